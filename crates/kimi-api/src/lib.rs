@@ -1,0 +1,1 @@
+//! Wire types of the HTTP API: what is accepted and what is answered.

@@ -1,0 +1,1 @@
+//! The engine thread: requests in, token events out.

@@ -1,0 +1,51 @@
+//! The seam to the model: plans go down, sampled tokens come up.
+
+use std::sync::Arc;
+
+use kimi_scheduler::{SequenceId, StepPlan};
+use kimi_tokens::TokenId;
+use thiserror::Error;
+
+use crate::{EngineFailure, SampledToken, Sampling};
+
+/// Runs steps of the model. Implemented over tensors by `kimi-runner` and without a model by [`FakeRunner`](crate::FakeRunner).
+pub trait ModelRunner: Send {
+    /// Starts a step.
+    fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError>;
+    /// Waits for the step that was started last.
+    fn collect(&mut self) -> Result<StepOutput, RunnerError>;
+}
+
+/// One step's work.
+#[derive(Debug)]
+pub struct StepBatch {
+    /// Which tokens of which sequences are computed, and where their cache blocks are.
+    pub plan: StepPlan,
+    /// Sequences that appear for the first time, with what the sampler must know of them.
+    pub new_sequences: Vec<NewSequence>,
+}
+
+/// A sequence's sampling state begins here and ends when a plan lists it in `retired`.
+#[derive(Debug)]
+pub struct NewSequence {
+    /// Its id in plans.
+    pub id: SequenceId,
+    /// How its tokens are chosen.
+    pub sampling: Sampling,
+    /// How many top log probabilities to report, if any.
+    pub logprobs: Option<usize>,
+    /// The prompt, for penalties that look at it.
+    pub prompt: Arc<[TokenId]>,
+}
+
+/// One result for each plan entry that samples, in the plan's order.
+#[derive(Debug)]
+pub struct StepOutput {
+    /// `(sequence, its next token or why it failed)`.
+    pub sampled: Vec<(SequenceId, Result<SampledToken, EngineFailure>)>,
+}
+
+/// A failed step. Fatal: every stream fails and the process ends, since the cache can no longer be trusted.
+#[derive(Clone, Debug, Error)]
+#[error("{0}")]
+pub struct RunnerError(pub String);

@@ -1,0 +1,77 @@
+//! What the engine answers: a stream of token events per request.
+
+use std::sync::Arc;
+
+use kimi_tokens::TokenId;
+use tokio::sync::mpsc;
+
+use crate::EngineFailure;
+
+/// One step in the life of a generation. `Finished` or `Failed` is the last one and always comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TokenEvent {
+    /// A token was sampled.
+    Token(SampledToken),
+    /// The generation ended as asked.
+    Finished(Finished),
+    /// The generation could not go on; the others of the batch are not affected unless the engine itself died.
+    Failed(EngineFailure),
+}
+
+/// A token with what was asked about its probability.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// The id that was drawn.
+    pub id: TokenId,
+    /// Present when the request asked for log probabilities.
+    pub logprobs: Option<Arc<TokenLogprobs>>,
+}
+
+/// Natural-log probabilities at one position, from the unfiltered distribution (before temperature and filters).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the sampled token.
+    pub sampled: f32,
+    /// Of the most likely tokens, descending; as many as the request asked for.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// How a generation ended and what it cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, tokens whose keys and values came from the prefix cache.
+    pub cached_tokens: usize,
+    /// Tokens generated, the stop token included.
+    pub completion_tokens: usize,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token was sampled.
+    Stop,
+    /// `max_tokens` or the context limit was reached.
+    Length,
+}
+
+/// The events of one request, in order. Dropping it cancels the request within one step.
+#[derive(Debug)]
+pub struct GenerationStream {
+    pub(crate) events: mpsc::UnboundedReceiver<TokenEvent>,
+}
+
+impl GenerationStream {
+    /// The next event, or `None` after the last.
+    pub async fn next(&mut self) -> Option<TokenEvent> {
+        self.events.recv().await
+    }
+
+    /// The next event for callers without a runtime, or `None` after the last.
+    pub fn blocking_next(&mut self) -> Option<TokenEvent> {
+        self.events.blocking_recv()
+    }
+}

@@ -1,0 +1,1 @@
+//! The HTTP layer: routes, validation, server-sent events, errors.

@@ -1,0 +1,1 @@
+//! The model behind the engine's runner trait: batches, cache, sampling.

@@ -1,0 +1,1 @@
+//! Continuous batching as pure code: sequences, blocks, plans.

@@ -1,0 +1,37 @@
+//! The plan of one step, as plain data.
+
+use std::sync::Arc;
+
+use kimi_tokens::TokenId;
+
+/// A sequence's identity for its whole life. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u64);
+
+/// A block of the paged cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub u32);
+
+/// What one step computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepPlan {
+    /// The sequences that advance, running ones in arrival order first.
+    pub entries: Vec<PlanEntry>,
+    /// Sequences that ended since the last plan: the runner forgets their state.
+    pub retired: Vec<SequenceId>,
+}
+
+/// One sequence's share of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanEntry {
+    /// Whose tokens.
+    pub sequence: SequenceId,
+    /// Position of the first token; everything before it is in the cache.
+    pub start: usize,
+    /// The tokens to compute, at positions `start..start + tokens.len()`. Never empty.
+    pub tokens: Vec<TokenId>,
+    /// The sequence's block table: position `p` lies in `blocks[p / block_size]`. Covers every token of this entry.
+    pub blocks: Arc<[BlockId]>,
+    /// Whether the last token's logits are sampled (false while a prompt is only partly computed).
+    pub samples: bool,
+}

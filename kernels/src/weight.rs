@@ -1,0 +1,99 @@
+//! Weights as they lie in a checkpoint: bytes of a mapped file, never copied, with the format that explains them.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+/// A byte range of something that stays alive as long as anyone looks at it: a mapped shard, or the binary itself.
+#[derive(Clone)]
+pub struct SharedBytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl SharedBytes {
+    /// All bytes of `owner`.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
+        let range = 0..(*owner).as_ref().len();
+        Self { owner, range }
+    }
+
+    /// A part of these bytes, or `None` when `range` reaches past their end.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        let start = self.range.start.checked_add(range.start)?;
+        let end = self.range.start.checked_add(range.end)?;
+        (start <= end && end <= self.range.end).then(|| Self { owner: self.owner.clone(), range: start..end })
+    }
+}
+
+impl std::ops::Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.range.clone()]
+    }
+}
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedBytes({} bytes)", self.range.len())
+    }
+}
+
+/// The number format of unquantized weights. Little-endian, not necessarily aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenseDtype {
+    /// The upper half of an f32.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+impl DenseDtype {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Bf16 | Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// A linear layer's weight `W[out, in]`, row-major, in one of the formats checkpoints use. `y = x · Wᵀ`.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// Rows: the size of the output.
+    pub out_features: usize,
+    /// Columns: the size of the input.
+    pub in_features: usize,
+    /// Where the numbers are and what they mean.
+    pub data: WeightData,
+}
+
+/// The formats of a weight.
+#[derive(Clone, Debug)]
+pub enum WeightData {
+    /// `[out, in]` numbers.
+    Dense {
+        /// Their format.
+        dtype: DenseDtype,
+        /// `out * in * dtype.size()` bytes.
+        bytes: SharedBytes,
+    },
+    /// compressed-tensors `pack-quantized`, symmetric int4 in groups of 32 along the input dimension.
+    Int4Group32 {
+        /// i32 `[out, ceil(in / 8)]`: eight codes a word, lowest nibble first, each stored as `q + 8`.
+        packed: SharedBytes,
+        /// `[out, in / 32]` scales.
+        scales: SharedBytes,
+        /// Format of the scales (bf16 in Moonshot's checkpoints).
+        scale_dtype: DenseDtype,
+    },
+    /// e4m3 with one f32 scale for each 128×128 block; `W = q * scale_inv`.
+    Fp8Block128 {
+        /// `[out, in]` e4m3 bytes.
+        codes: SharedBytes,
+        /// f32 `[ceil(out / 128), ceil(in / 128)]`.
+        scale_inv: SharedBytes,
+    },
+}
