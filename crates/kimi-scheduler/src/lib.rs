@@ -1,1 +1,16 @@
-//! Continuous batching as pure code: sequences, blocks, plans.
+#![doc = include_str!("../README.md")]
+
+mod block_pool;
+mod config;
+mod error;
+mod invariants;
+mod scheduler;
+mod sequence;
+mod step_plan;
+mod update;
+
+pub use config::{Limits, Load, SchedulerConfig};
+pub use error::Rejection;
+pub use scheduler::Scheduler;
+pub use step_plan::{BlockId, PlanEntry, SequenceId, StepPlan};
+pub use update::{FinishReason, Finished, Sample, SequenceUpdate};

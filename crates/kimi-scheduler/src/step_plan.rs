@@ -15,9 +15,9 @@ pub struct BlockId(pub u32);
 /// What one step computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The sequences that advance, running ones in arrival order first.
+    /// The sequences that advance, in arrival order. Empty only when there is nothing to run.
     pub entries: Vec<PlanEntry>,
-    /// Sequences that ended since the last plan: the runner forgets their state.
+    /// Sequences of earlier plans that ended since the last one: the runner forgets their state.
     pub retired: Vec<SequenceId>,
 }
 
@@ -26,7 +26,8 @@ pub struct StepPlan {
 pub struct PlanEntry {
     /// Whose tokens.
     pub sequence: SequenceId,
-    /// Position of the first token; everything before it is in the cache.
+    /// Position of the first token; everything before it is in the cache. 0 again after a preemption: the sequence then
+    /// computes its prompt and what it generated so far anew, in other blocks.
     pub start: usize,
     /// The tokens to compute, at positions `start..start + tokens.len()`. Never empty.
     pub tokens: Vec<TokenId>,

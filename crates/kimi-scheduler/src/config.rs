@@ -1,0 +1,54 @@
+//! What a scheduler is given and what it tells about itself: sizes, limits, load.
+
+use kimi_tokens::TokenId;
+
+/// The sizes a scheduler plans within. Resolved once at start; nothing changes them afterwards. Each is at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Positions that one block of the cache holds.
+    pub block_size: usize,
+    /// Blocks of the cache.
+    pub block_count: usize,
+    /// Tokens computed in one step, all sequences together. A longer prompt is computed in chunks.
+    pub max_batch_tokens: usize,
+    /// Sequences that run at the same time.
+    pub max_sequences: usize,
+    /// Tokens of one sequence, prompt and generated together.
+    pub max_context: usize,
+}
+
+impl SchedulerConfig {
+    /// Tokens one sequence can really have: `max_context`, or the whole cache where that is smaller.
+    pub fn context_limit(&self) -> usize {
+        self.max_context.min(self.block_count * self.block_size)
+    }
+
+    /// The largest prompt that leaves room for one generated token.
+    pub fn max_prompt_tokens(&self) -> usize {
+        self.context_limit().saturating_sub(1)
+    }
+}
+
+/// When a generation must end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Generate at most this many tokens; 0 counts as 1, since a sequence ends with a token.
+    pub max_tokens: usize,
+    /// Sampling one of these ends the sequence; the stop token belongs to it.
+    pub stop_tokens: Vec<TokenId>,
+}
+
+/// A snapshot of how busy the scheduler is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sequences that hold no blocks yet, or were preempted.
+    pub waiting: usize,
+    /// Sequences that hold blocks.
+    pub running: usize,
+    /// Blocks that belong to a running sequence.
+    pub blocks_used: usize,
+    /// Blocks that belong to nobody. `blocks_used + blocks_free` is the size of the cache.
+    pub blocks_free: usize,
+    /// How often a sequence lost its blocks to an earlier one, since the start.
+    pub preemptions: u64,
+}

@@ -1,0 +1,53 @@
+//! What must hold between any two calls. Run by tests after every call and by the engine whenever it is idle.
+
+use crate::Scheduler;
+
+impl Scheduler {
+    /// Checks every invariant of the scheduler's state.
+    ///
+    /// # Panics
+    /// When one does not hold: a block that is lost or held twice, a sequence out of order or with a hole in its table.
+    pub fn check_invariants(&self) {
+        self.check_blocks();
+        self.check_order();
+        self.check_sequences();
+    }
+
+    /// Free and held blocks together are exactly the cache, each once.
+    fn check_blocks(&self) {
+        let held = self.running.iter().flat_map(|sequence| sequence.blocks());
+        let mut blocks: Vec<u32> = self.pool.free_blocks().iter().chain(held).map(|block| block.0).collect();
+        blocks.sort_unstable();
+        assert!(
+            blocks.iter().copied().eq(0..self.pool.total() as u32),
+            "free and held blocks are not the cache: {blocks:?} of {}",
+            self.pool.total()
+        );
+    }
+
+    /// Running before waiting, each in arrival order, and not too many of them.
+    fn check_order(&self) {
+        let arrivals = self.running.iter().chain(&self.waiting).map(|sequence| sequence.id);
+        assert!(arrivals.is_sorted(), "sequences are out of arrival order");
+        assert!(self.running.len() <= self.config.max_sequences, "too many sequences run");
+    }
+
+    /// Tables cover what is computed, waiting ones hold nothing, and everybody has something to compute.
+    fn check_sequences(&self) {
+        for sequence in &self.running {
+            let covered = sequence.blocks().len() * self.config.block_size;
+            assert!(sequence.computed() <= covered, "{:?} has positions without a block", sequence.id);
+        }
+        for sequence in &self.waiting {
+            assert!(
+                sequence.blocks().is_empty() && sequence.computed() == 0,
+                "{:?} waits with blocks",
+                sequence.id
+            );
+        }
+        for sequence in self.running.iter().chain(&self.waiting) {
+            assert!(sequence.computed() < sequence.len(), "{:?} has nothing to compute", sequence.id);
+            assert!(sequence.len() < self.config.context_limit(), "{:?} outgrew its context", sequence.id);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Scheduling never changes text, loses no block, always makes progress and admits in order: for any sizes and any load.
+//!
+//! The cache is tiny, blocks hold 1 to 4 positions and there are three tokens, so that sequences collide all the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use kimi_scheduler::{
+    FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
+    SequenceUpdate, StepPlan,
+};
+use kimi_tokens::TokenId;
+use proptest::prelude::*;
+
+/// One request of a generated load.
+#[derive(Clone, Debug)]
+struct Request {
+    arrival: usize,
+    prompt: Vec<TokenId>,
+    limits: Limits,
+    fate: Fate,
+}
+
+/// What happens to it from outside.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Completes,
+    /// Cancelled this many steps after its arrival, between steps or while a step runs.
+    Cancelled {
+        after: usize,
+        in_flight: bool,
+    },
+    /// Sampling fails instead of giving the token with this index.
+    Fails {
+        at: usize,
+    },
+}
+
+/// How a request ended: its text, and its `Finished` unless it failed.
+type Answer = (Vec<TokenId>, Option<Finished>);
+
+/// The "model": the next token depends on the request and on every token before it.
+fn next_token(id: u64, tokens: &[TokenId]) -> TokenId {
+    let mut hasher = DefaultHasher::new();
+    (id, tokens).hash(&mut hasher);
+    (hasher.finish() % 3) as TokenId
+}
+
+/// What the request gets when it is alone and the cache has no end.
+fn answer_alone(id: u64, request: &Request, context: usize) -> Answer {
+    let mut tokens = request.prompt.clone();
+    let prompt_tokens = tokens.len();
+    loop {
+        let completion_tokens = tokens.len() - prompt_tokens + 1;
+        if matches!(request.fate, Fate::Fails { at } if at + 1 == completion_tokens) {
+            return (tokens.split_off(prompt_tokens), None);
+        }
+        let token = next_token(id, &tokens);
+        tokens.push(token);
+        let reason = if request.limits.stop_tokens.contains(&token) {
+            FinishReason::Stop
+        } else if completion_tokens == request.limits.max_tokens || tokens.len() == context {
+            FinishReason::Length
+        } else {
+            continue;
+        };
+        let finished = Finished { reason, prompt_tokens, cached_tokens: 0, completion_tokens };
+        return (tokens.split_off(prompt_tokens), Some(finished));
+    }
+}
+
+/// A runner whose cache holds the tokens themselves: what it samples depends on what it finds through the block table, so
+/// a wrong table, a stale block or a block with two owners changes the text.
+struct ShadowCache {
+    block_size: usize,
+    slots: Vec<TokenId>,
+}
+
+impl ShadowCache {
+    fn run(
+        &mut self,
+        plan: &StepPlan,
+        requests: &[Request],
+        texts: &BTreeMap<u64, Vec<TokenId>>,
+    ) -> Vec<Sample> {
+        let mut owned = BTreeSet::new();
+        let mut samples = Vec::new();
+        for entry in &plan.entries {
+            assert!(
+                entry.blocks.iter().all(|block| owned.insert(*block)),
+                "a block is in two tables: {plan:?}"
+            );
+            let end = entry.start + entry.tokens.len();
+            let slot = |position: usize| {
+                entry.blocks[position / self.block_size].0 as usize * self.block_size
+                    + position % self.block_size
+            };
+            for (position, token) in (entry.start..end).zip(&entry.tokens) {
+                self.slots[slot(position)] = *token;
+            }
+            if entry.samples {
+                let seen: Vec<TokenId> = (0..end).map(|position| self.slots[slot(position)]).collect();
+                let generated = texts.get(&entry.sequence.0).map_or(0, Vec::len);
+                let fails =
+                    matches!(requests[entry.sequence.0 as usize].fate, Fate::Fails { at } if at == generated);
+                let token = (!fails).then(|| next_token(entry.sequence.0, &seen));
+                samples.push(Sample { sequence: entry.sequence, token });
+            }
+        }
+        samples
+    }
+}
+
+/// What a run of a load showed.
+#[derive(Default)]
+struct Record {
+    texts: BTreeMap<u64, Vec<TokenId>>,
+    ended: BTreeMap<u64, Option<Finished>>,
+    rejected: BTreeSet<u64>,
+    /// Sequences in the order in which plans first named them.
+    admitted: Vec<SequenceId>,
+    retired: Vec<SequenceId>,
+    steps: usize,
+}
+
+impl Record {
+    fn note(&mut self, update: SequenceUpdate) {
+        match update {
+            SequenceUpdate::Appended { sequence, token } => {
+                self.texts.entry(sequence.0).or_default().push(token)
+            }
+            SequenceUpdate::Finished { sequence, token, finished } => {
+                self.texts.entry(sequence.0).or_default().push(token);
+                assert!(self.ended.insert(sequence.0, Some(finished)).is_none(), "ended twice");
+            }
+            SequenceUpdate::Failed { sequence } => {
+                assert!(self.ended.insert(sequence.0, None).is_none(), "ended twice");
+            }
+            SequenceUpdate::Gone { .. } => {}
+        }
+    }
+}
+
+/// Cancels what is due at this moment.
+fn cancel_due(scheduler: &mut Scheduler, requests: &[Request], now: usize, flying: bool) {
+    for (id, request) in requests.iter().enumerate() {
+        if matches!(request.fate, Fate::Cancelled { after, in_flight }
+            if in_flight == flying && request.arrival + after == now)
+        {
+            scheduler.cancel(SequenceId(id as u64));
+            scheduler.check_invariants();
+        }
+    }
+}
+
+/// Runs a load to its end. `requests` are in the order of arrival.
+fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Record {
+    let mut scheduler = Scheduler::new(config);
+    let mut cache = ShadowCache {
+        block_size: config.block_size,
+        slots: vec![TokenId::MAX; config.block_size * config.block_count],
+    };
+    let mut record = Record::default();
+    let last_event = requests.iter().map(|request| request.arrival + 40).max().unwrap_or(0);
+    for now in 0.. {
+        for (id, request) in requests.iter().enumerate().filter(|(_, request)| request.arrival == now) {
+            let added = scheduler.add(SequenceId(id as u64), &request.prompt, request.limits.clone());
+            if added.is_err() {
+                record.rejected.insert(id as u64);
+            }
+        }
+        cancel_due(&mut scheduler, requests, now, false);
+        let plan = scheduler.plan_step();
+        scheduler_state_is_sound(&scheduler, &plan, config);
+        cancel_due(&mut scheduler, requests, now, true);
+        if plan.entries.is_empty() {
+            assert_eq!(scheduler.load().waiting + scheduler.load().running, 0, "work without a plan");
+            if now > last_event {
+                break;
+            }
+            continue;
+        }
+        record.steps += 1;
+        assert!(record.steps <= step_limit, "no end after {step_limit} steps");
+        let new = plan.entries.iter().map(|entry| entry.sequence).filter(|id| !record.admitted.contains(id));
+        let new: Vec<_> = new.collect();
+        record.admitted.extend(new);
+        record.retired.extend(&plan.retired);
+        let samples = cache.run(&plan, requests, &record.texts);
+        for update in scheduler.commit(&plan, &samples) {
+            record.note(update);
+        }
+        scheduler.check_invariants();
+    }
+    assert_eq!(scheduler.load().blocks_free, config.block_count, "blocks leaked");
+    record
+}
+
+fn scheduler_state_is_sound(scheduler: &Scheduler, plan: &StepPlan, config: SchedulerConfig) {
+    scheduler.check_invariants();
+    let tokens: usize = plan.entries.iter().map(|entry| entry.tokens.len()).sum();
+    assert!(tokens <= config.max_batch_tokens, "the plan breaks the token budget");
+    assert!(plan.entries.len() <= config.max_sequences, "the plan has too many sequences");
+    assert!(plan.entries.iter().all(|entry| !entry.tokens.is_empty()), "an entry computes nothing");
+    assert!(plan.entries.is_sorted_by_key(|entry| entry.sequence), "entries are out of arrival order");
+}
+
+fn any_config() -> impl Strategy<Value = SchedulerConfig> {
+    (1..=4_usize, 2..=12_usize, 1..=9_usize, 1..=5_usize, 2..=24_usize).prop_map(
+        |(block_size, block_count, max_batch_tokens, max_sequences, max_context)| SchedulerConfig {
+            block_size,
+            block_count,
+            max_batch_tokens,
+            max_sequences,
+            max_context,
+        },
+    )
+}
+
+fn any_request() -> impl Strategy<Value = Request> {
+    let fate = prop_oneof![
+        4 => Just(Fate::Completes),
+        1 => (0..30_usize, any::<bool>()).prop_map(|(after, in_flight)| Fate::Cancelled { after, in_flight }),
+        1 => (0..6_usize).prop_map(|at| Fate::Fails { at }),
+    ];
+    let stop_tokens = prop_oneof![2 => Just(vec![]), 1 => Just(vec![0])];
+    (0..12_usize, prop::collection::vec(0..3_u32, 0..20), 1..16_usize, stop_tokens, fate).prop_map(
+        |(arrival, prompt, max_tokens, stop_tokens, fate)| Request {
+            arrival,
+            prompt,
+            limits: Limits { max_tokens, stop_tokens },
+            fate,
+        },
+    )
+}
+
+fn any_load() -> impl Strategy<Value = Vec<Request>> {
+    prop::collection::vec(any_request(), 1..20).prop_map(|mut requests| {
+        requests.sort_by_key(|request| request.arrival);
+        requests
+    })
+}
+
+/// Steps within which a load must end. The oldest sequence always gets the first share of the budget and all the blocks it
+/// needs, so at worst requests run one after the other: a request's prompt, and its text once more should it have been
+/// preempted, takes `ceil(tokens / budget)` steps, and each of its tokens one more.
+fn step_limit(config: SchedulerConfig, requests: &[Request]) -> usize {
+    let steps = |request: &Request| {
+        let longest = (request.prompt.len() + request.limits.max_tokens).min(config.context_limit());
+        longest.div_ceil(config.max_batch_tokens) + request.limits.max_tokens
+    };
+    requests.iter().map(steps).sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_load_gets_the_text_it_would_get_alone(config in any_config(), requests in any_load()) {
+        let record = run(config, &requests, step_limit(config, &requests));
+
+        prop_assert!(record.admitted.is_sorted(), "admission is not first come, first served: {:?}", record.admitted);
+        let mut retired = record.retired.clone();
+        retired.dedup();
+        prop_assert_eq!(&retired, &record.retired, "retired twice");
+
+        for (id, request) in (0_u64..).zip(&requests) {
+            let limit = config.max_prompt_tokens();
+            let fits = (1..=limit).contains(&request.prompt.len());
+            prop_assert_eq!(record.rejected.contains(&id), !fits);
+            if !fits {
+                continue;
+            }
+            let (text, end) = answer_alone(id, request, config.context_limit());
+            let got = record.texts.get(&id).map_or(&[][..], Vec::as_slice);
+            match (request.fate, record.ended.get(&id)) {
+                // It may have ended before the cancellation; if not, what it said until then was right.
+                (Fate::Cancelled { .. }, None) => prop_assert!(text.starts_with(got)),
+                (_, Some(finished)) => prop_assert_eq!((got, finished), (&text[..], &end)),
+                (_, None) => prop_assert!(false, "request {} never ended", id),
+            }
+        }
+    }
+}
+
+#[test]
+fn rejections_name_the_limit() {
+    let config = SchedulerConfig {
+        block_size: 4,
+        block_count: 2,
+        max_batch_tokens: 8,
+        max_sequences: 1,
+        max_context: 100,
+    };
+    let mut scheduler = Scheduler::new(config);
+    assert_eq!(scheduler.add(SequenceId(0), &[], Limits::default()), Err(Rejection::Empty));
+    let too_long = scheduler.add(SequenceId(1), &[0; 8], Limits::default());
+    assert_eq!(too_long, Err(Rejection::TooLong { prompt_tokens: 8, limit: 7 }));
+    assert_eq!(scheduler.add(SequenceId(2), &[0; 7], Limits::default()), Ok(()));
+}

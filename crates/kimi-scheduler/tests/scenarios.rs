@@ -1,0 +1,103 @@
+//! Plans written out, for the cases a reader asks about.
+
+use kimi_scheduler::{Limits, Sample, Scheduler, SchedulerConfig, SequenceId, StepPlan};
+
+fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
+    Scheduler::new(SchedulerConfig {
+        block_size: 2,
+        block_count,
+        max_batch_tokens,
+        max_sequences: 4,
+        max_context: 64,
+    })
+}
+
+fn add(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens: usize) {
+    let prompt: Vec<u32> = (0..prompt_tokens).collect();
+    let limits = Limits { max_tokens, stop_tokens: vec![] };
+    scheduler.add(SequenceId(id), &prompt, limits).expect("the prompt fits");
+}
+
+/// One step in which every sample is token 9. Each entry as `id start..end (blocks)`, `*` when it samples; then `-id` for
+/// each retired sequence.
+fn step(scheduler: &mut Scheduler) -> String {
+    let plan = scheduler.plan_step();
+    let samples = plan.entries.iter().filter(|entry| entry.samples);
+    let samples: Vec<_> = samples.map(|entry| Sample { sequence: entry.sequence, token: Some(9) }).collect();
+    if !plan.entries.is_empty() {
+        scheduler.commit(&plan, &samples);
+    }
+    scheduler.check_invariants();
+    describe(&plan)
+}
+
+fn describe(plan: &StepPlan) -> String {
+    let entries = plan.entries.iter().map(|entry| {
+        let end = entry.start + entry.tokens.len();
+        let star = if entry.samples { "*" } else { "" };
+        format!("{} {}..{end}{star} ({})", entry.sequence.0, entry.start, entry.blocks.len())
+    });
+    let retired = plan.retired.iter().map(|id| format!("-{}", id.0));
+    entries.chain(retired).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn a_long_prompt_is_computed_in_chunks_beside_a_running_sequence() {
+    let mut scheduler = scheduler(16, 4);
+    add(&mut scheduler, 0, 2, 9);
+    assert_eq!(step(&mut scheduler), "0 0..2* (1)");
+    add(&mut scheduler, 1, 7, 1);
+    assert_eq!(step(&mut scheduler), "0 2..3* (2), 1 0..3 (2)");
+    assert_eq!(step(&mut scheduler), "0 3..4* (2), 1 3..6 (3)");
+    assert_eq!(step(&mut scheduler), "0 4..5* (3), 1 6..7* (4)");
+    assert_eq!(step(&mut scheduler), "0 5..6* (3), -1", "the runner hears that 1 has ended");
+}
+
+#[test]
+fn sequences_join_and_leave_between_steps() {
+    let mut scheduler = scheduler(16, 8);
+    add(&mut scheduler, 0, 2, 2);
+    assert_eq!(step(&mut scheduler), "0 0..2* (1)");
+    add(&mut scheduler, 1, 3, 3);
+    assert_eq!(step(&mut scheduler), "0 2..3* (2), 1 0..3* (2)");
+    assert_eq!(step(&mut scheduler), "1 3..4* (2), -0");
+    add(&mut scheduler, 2, 1, 1);
+    assert_eq!(step(&mut scheduler), "1 4..5* (3), 2 0..1* (1)");
+    assert_eq!(step(&mut scheduler), "", "idle: what was retired waits for the next plan");
+    add(&mut scheduler, 3, 1, 1);
+    assert_eq!(step(&mut scheduler), "3 0..1* (1), -1, -2");
+}
+
+#[test]
+fn the_last_to_arrive_gives_up_its_blocks_and_starts_over() {
+    let mut scheduler = scheduler(5, 8);
+    add(&mut scheduler, 0, 2, 8);
+    add(&mut scheduler, 1, 2, 5);
+    assert_eq!(step(&mut scheduler), "0 0..2* (1), 1 0..2* (1)");
+    assert_eq!(step(&mut scheduler), "0 2..3* (2), 1 2..3* (2)");
+    assert_eq!(step(&mut scheduler), "0 3..4* (2), 1 3..4* (2)");
+    assert_eq!(step(&mut scheduler), "0 4..5* (3)", "no block is left; 1 keeps what it has and sits out");
+    assert_eq!(step(&mut scheduler), "0 5..6* (3)");
+    assert_eq!(step(&mut scheduler), "0 6..7* (4)", "1 is preempted");
+    assert_eq!(scheduler.load().preemptions, 1);
+    assert_eq!(scheduler.load().waiting, 1);
+    assert_eq!(step(&mut scheduler), "0 7..8* (4)");
+    assert_eq!(step(&mut scheduler), "0 8..9* (5)");
+    assert_eq!(
+        step(&mut scheduler),
+        "1 0..5* (3), -0",
+        "its own text is computed again, without sampling it again"
+    );
+    assert_eq!(step(&mut scheduler), "1 5..6* (3)");
+    assert_eq!(step(&mut scheduler), "");
+}
+
+#[test]
+fn a_request_that_never_ran_leaves_no_trace() {
+    let mut scheduler = scheduler(16, 8);
+    add(&mut scheduler, 0, 2, 1);
+    scheduler.cancel(SequenceId(0));
+    scheduler.cancel(SequenceId(7));
+    add(&mut scheduler, 8, 2, 1);
+    assert_eq!(step(&mut scheduler), "8 0..2* (1)");
+}
