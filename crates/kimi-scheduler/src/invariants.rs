@@ -1,6 +1,7 @@
 //! What must hold between any two calls. Run by tests after every call and by the engine whenever it is idle.
 
 use crate::Scheduler;
+use crate::sequence::Sequence;
 
 impl Scheduler {
     /// Checks every invariant of the scheduler's state.
@@ -15,7 +16,7 @@ impl Scheduler {
 
     /// Free and held blocks together are exactly the cache, each once.
     fn check_blocks(&self) {
-        let held = self.running.iter().flat_map(|sequence| sequence.blocks());
+        let held = self.running.iter().flat_map(Sequence::blocks);
         let mut blocks: Vec<u32> = self.pool.free_blocks().iter().chain(held).map(|block| block.0).collect();
         blocks.sort_unstable();
         assert!(

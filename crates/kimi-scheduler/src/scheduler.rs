@@ -81,9 +81,10 @@ impl Scheduler {
     pub fn cancel(&mut self, id: SequenceId) {
         if let Some(index) = self.position(id) {
             self.end(index);
-        } else if let Ok(index) = self.waiting.binary_search_by_key(&id, |sequence| sequence.id) {
-            let sequence = self.waiting.remove(index).expect("invariant: the index was just found");
-            self.retire(sequence);
+        } else if let Ok(index) = self.waiting.binary_search_by_key(&id, |sequence| sequence.id)
+            && let Some(sequence) = self.waiting.remove(index)
+        {
+            self.retire(&sequence);
         }
     }
 
@@ -218,11 +219,11 @@ impl Scheduler {
     fn end(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
         sequence.release(&mut self.pool);
-        self.retire(sequence);
+        self.retire(&sequence);
     }
 
     /// Lets the runner know, if it ever heard of the sequence, that it can forget it.
-    fn retire(&mut self, sequence: Sequence) {
+    fn retire(&mut self, sequence: &Sequence) {
         if sequence.planned() {
             self.retired.push(sequence.id);
         }
