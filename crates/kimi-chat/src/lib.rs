@@ -1,1 +1,19 @@
-//! Text to tokens and back: vocabulary, prompt builder, output parser.
+#![doc = include_str!("../README.md")]
+
+mod conversation;
+mod output_parser;
+mod prompt;
+mod python_text;
+mod special_tokens;
+mod stop_strings;
+mod text_stream;
+mod tool_call_ids;
+mod tool_declarations;
+mod vocabulary;
+
+pub use conversation::{Conversation, OutputStart};
+pub use output_parser::{OutputEvent, OutputParser, ParsedOutcome, ParserOptions, TokenRole, ToolSignature};
+pub use prompt::{PromptError, encode, render};
+pub use special_tokens::{Markers, MediaMarkers};
+pub use stop_strings::StopStrings;
+pub use vocabulary::{Vocabulary, VocabularyError};

@@ -1,0 +1,117 @@
+//! Ending a text where a stop string begins.
+
+use std::sync::Arc;
+
+/// The strings that end an answer. They are not part of it. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopStrings(Arc<[String]>);
+
+impl StopStrings {
+    /// Keeps the non-empty strings.
+    pub fn new(strings: impl IntoIterator<Item = String>) -> Self {
+        Self(strings.into_iter().filter(|string| !string.is_empty()).collect())
+    }
+
+    /// The first stop string that is complete in `text`: where it starts. The one that ends first counts, as if the
+    /// text came character by character; of those that end together, the longest.
+    fn find(&self, text: &str) -> Option<usize> {
+        let matches =
+            self.0.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
+        matches.min().map(|(_, start)| start)
+    }
+
+    /// The length of the longest end of `text` that a stop string may still grow from.
+    fn open_suffix(&self, text: &str) -> usize {
+        let longest = |stop: &String| {
+            let prefixes = stop.char_indices().map(|(at, _)| &stop[..at]).rev();
+            prefixes.into_iter().find(|prefix| text.ends_with(prefix)).map_or(0, str::len)
+        };
+        self.0.iter().map(longest).max().unwrap_or(0)
+    }
+}
+
+/// Passes text on until a stop string completes, holding back what may become one.
+#[derive(Debug)]
+pub(crate) struct StopMatcher {
+    stops: StopStrings,
+    held: String,
+}
+
+impl StopMatcher {
+    pub(crate) fn new(stops: StopStrings) -> Self {
+        Self { stops, held: String::new() }
+    }
+
+    /// Appends to `out` the text that is certainly before any stop string; true when one completed, and then nothing
+    /// more must be pushed.
+    pub(crate) fn push(&mut self, text: &str, out: &mut String) -> bool {
+        if self.stops.0.is_empty() {
+            out.push_str(text);
+            return false;
+        }
+        self.held.push_str(text);
+        if let Some(start) = self.stops.find(&self.held) {
+            out.push_str(&self.held[..start]);
+            self.held.clear();
+            return true;
+        }
+        let certain = self.held.len() - self.stops.open_suffix(&self.held);
+        out.extend(self.held.drain(..certain));
+        false
+    }
+
+    /// Ends the text: what was held back did not become a stop string. The matcher can be used again.
+    pub(crate) fn finish(&mut self, out: &mut String) {
+        out.push_str(&self.held);
+        self.held.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What one sees when characters come one at a time and nothing is held back.
+    fn reference(stops: &[String], text: &str) -> (String, bool) {
+        let mut seen = String::new();
+        for c in text.chars() {
+            seen.push(c);
+            let longest = stops.iter().filter(|stop| seen.ends_with(stop.as_str())).map(String::len).max();
+            if let Some(longest) = longest {
+                seen.truncate(seen.len() - longest);
+                return (seen, true);
+            }
+        }
+        (seen, false)
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_at_the_same_place_for_every_split(
+            stops in proptest::collection::vec("[abé]{1,4}", 0..4),
+            pieces in proptest::collection::vec("[abéc]{0,4}", 0..12),
+        ) {
+            let mut matcher = StopMatcher::new(StopStrings::new(stops.clone()));
+            let mut out = String::new();
+            let hit = pieces.iter().any(|piece| matcher.push(piece, &mut out));
+            if !hit {
+                matcher.finish(&mut out);
+            }
+            prop_assert_eq!((out, hit), reference(&stops, &pieces.concat()));
+        }
+    }
+
+    #[test]
+    fn holds_back_only_what_may_become_a_stop_string() {
+        let mut matcher = StopMatcher::new(StopStrings::new(["\n\nUser:".to_owned(), String::new()]));
+        let mut out = String::new();
+        assert!(!matcher.push("done\n\nUs", &mut out));
+        assert_eq!(out, "done");
+        assert!(!matcher.push("ing", &mut out));
+        assert_eq!(out, "done\n\nUsing");
+        assert!(matcher.push(" it\n\nUser: more", &mut out));
+        assert_eq!(out, "done\n\nUsing it");
+    }
+}
