@@ -82,9 +82,9 @@ impl ChatMessage {
         }
     }
 
-    /// The echoed reasoning under either of its names: the first that is not null, never both.
+    /// The echoed reasoning under either of its names, never both: `reasoning` first, as the chat template has it.
     pub fn thoughts(&self) -> Option<&str> {
-        self.reasoning_content.as_deref().or(self.reasoning.as_deref())
+        self.reasoning.as_deref().or(self.reasoning_content.as_deref())
     }
 }
 

@@ -34,11 +34,11 @@ fn null_is_the_same_as_absent() {
 
 #[test]
 fn reasoning_has_two_names_and_the_first_that_is_not_null_counts() {
-    assert_eq!(message(json!({"role": "assistant", "reasoning": "b"})).thoughts(), Some("b"));
+    assert_eq!(message(json!({"role": "assistant", "reasoning_content": "a"})).thoughts(), Some("a"));
     let both = message(json!({"role": "assistant", "reasoning_content": "a", "reasoning": "b"}));
-    assert_eq!(both.thoughts(), Some("a"));
-    let null_first = message(json!({"role": "assistant", "reasoning_content": null, "reasoning": "b"}));
-    assert_eq!(null_first.thoughts(), Some("b"));
+    assert_eq!(both.thoughts(), Some("b"));
+    let null_first = message(json!({"role": "assistant", "reasoning": null, "reasoning_content": "a"}));
+    assert_eq!(null_first.thoughts(), Some("a"));
 }
 
 #[test]

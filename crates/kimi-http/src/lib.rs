@@ -1,1 +1,26 @@
-//! The HTTP layer: routes, validation, server-sent events, errors.
+#![doc = include_str!("../README.md")]
+
+mod app;
+mod auth;
+mod chat_collect;
+mod chat_stream;
+mod error;
+mod generation;
+mod json_body;
+pub mod metrics;
+mod model_names;
+mod policy;
+mod routes;
+mod serve;
+mod state;
+mod telemetry;
+mod validate;
+
+pub use app::{App, AppConfig, MetricsText};
+pub use auth::ApiKeys;
+pub use error::ApiError;
+pub use policy::{Contract, Policy};
+pub use serve::serve;
+pub use state::{LoadProgress, ModelCard, Service};
+
+use model_names::ModelNames;

@@ -1,0 +1,169 @@
+//! The application: its configuration, its state, its routes and what surrounds them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Router, routing};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tower_http::cors::CorsLayer;
+
+use crate::state::{ReadyService, ServerState};
+use crate::{ApiError, ApiKeys, Contract, LoadProgress, Policy, Service, auth, routes, telemetry};
+
+/// Renders all metrics in Prometheus' text format; the recorder belongs to the binary.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the operator decided, fixed for the life of the process.
+#[derive(Clone)]
+pub struct AppConfig {
+    /// Which rules hold for requests.
+    pub contract: Contract,
+    /// Who may ask.
+    pub api_keys: ApiKeys,
+    /// Answers carry `reasoning` beside `reasoning_content`.
+    pub reasoning_alias: bool,
+    /// Web pages of any origin may ask.
+    pub cors: bool,
+    /// The binary's version, for `/version`.
+    pub version: &'static str,
+    /// Where `/metrics` gets its text; without it the route answers 404.
+    pub render_metrics: Option<MetricsText>,
+    /// A stream that is silent for this long gets a comment.
+    pub keep_alive: Duration,
+    /// The largest body of a chat request, in bytes.
+    pub chat_body_limit: usize,
+}
+
+impl AppConfig {
+    /// The hosted service's limit for chat bodies: 100 MB.
+    pub const CHAT_BODY_LIMIT: usize = 100 * 1000 * 1000;
+    /// How long a stream may be silent.
+    pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+}
+
+/// The application. Cheap to clone; all clones are the same one. It begins in the loading state and answers 503 there.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    config: AppConfig,
+    policy: Policy,
+    state: watch::Sender<ServerState>,
+    started: Instant,
+    running: TaskTracker,
+}
+
+impl App {
+    /// An application that is loading.
+    pub fn new(config: AppConfig) -> Self {
+        let started = Instant::now();
+        let (state, _) =
+            watch::channel(ServerState::Loading { progress: LoadProgress::default(), since: started });
+        let policy = Policy::of(config.contract);
+        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new() }))
+    }
+
+    /// Says how far loading is; `/health` repeats it.
+    pub fn loading(&self, progress: LoadProgress) {
+        let now = Instant::now();
+        self.0.state.send_modify(|state| match state {
+            ServerState::Loading { progress: before, since } => {
+                if before.phase != progress.phase {
+                    *since = now;
+                }
+                *before = progress;
+            }
+            // A report that arrives late must not undo what came after it.
+            ServerState::Ready(_) | ServerState::Draining | ServerState::Failed(_) => {}
+        });
+    }
+
+    /// Opens the API.
+    pub fn ready(&self, service: Service) {
+        let service = Arc::new(ReadyService::from(service));
+        self.0.state.send_modify(|state| {
+            if matches!(state, ServerState::Loading { .. }) {
+                *state = ServerState::Ready(service);
+            }
+        });
+    }
+
+    /// The model could not be loaded; `/health` says why until the process ends.
+    pub fn failed(&self, reason: String) {
+        self.0.state.send_replace(ServerState::Failed(reason));
+    }
+
+    /// The routes, ready for [`serve`](crate::serve()) or for a server of your own.
+    pub fn router(&self) -> Router {
+        let router = Router::new()
+            .route("/v1/chat/completions", routing::post(routes::create_chat_completion))
+            .route("/v1/models", routing::get(routes::list_models))
+            // Names contain slashes.
+            .route("/v1/models/{*name}", routing::get(routes::retrieve_model))
+            .route("/health", routing::get(routes::health))
+            .route("/metrics", routing::get(routes::metrics))
+            .route("/version", routing::get(routes::version))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(self.clone(), auth::require_key));
+        // Outside the key check: a browser asks for permission without a key.
+        let router = if self.0.config.cors { router.layer(CorsLayer::permissive()) } else { router };
+        router.layer(from_fn(telemetry::observe)).with_state(self.clone())
+    }
+
+    pub(crate) fn config(&self) -> &AppConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.0.policy
+    }
+
+    /// Counts the answers that are being written, so that a stop can wait for them.
+    pub(crate) fn running(&self) -> &TaskTracker {
+        &self.0.running
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.0.started
+    }
+
+    pub(crate) fn state(&self) -> ServerState {
+        self.0.state.borrow().clone()
+    }
+
+    /// Closes the API and returns what served it, if it was open.
+    pub(crate) fn drain(&self) -> Option<Arc<ReadyService>> {
+        match self.0.state.send_replace(ServerState::Draining) {
+            ServerState::Ready(service) => Some(service),
+            ServerState::Loading { .. } | ServerState::Draining | ServerState::Failed(_) => None,
+        }
+    }
+
+    /// What answers requests, or 503 with the reason why nothing does.
+    pub(crate) fn service(&self) -> Result<Arc<ReadyService>, ApiError> {
+        match &*self.0.state.borrow() {
+            ServerState::Ready(service) => Ok(Arc::clone(service)),
+            ServerState::Loading { .. } => {
+                Err(ApiError::unavailable("The model is still loading; /health tells how far it is"))
+            }
+            ServerState::Draining => {
+                Err(ApiError::unavailable("The server is stopping and takes no new requests"))
+            }
+            ServerState::Failed(_) => {
+                Err(ApiError::unavailable("The model could not be loaded; /health tells why"))
+            }
+        }
+    }
+}
+
+async fn not_found(request: Request) -> ApiError {
+    ApiError::route_not_found(request.method().as_str(), request.uri().path())
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::method_not_allowed(request.method().as_str(), request.uri().path())
+}

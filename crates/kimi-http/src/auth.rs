@@ -1,0 +1,91 @@
+//! API keys: who may ask.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::{ApiError, App};
+
+/// Paths that answer without a key: they tell an orchestrator whether to send traffic, and nothing about requests.
+const OPEN_PATHS: [&str; 2] = ["/health", "/version"];
+
+/// The keys that are accepted, kept as digests so that neither their bytes nor their lengths can leak.
+#[derive(Clone, Default)]
+pub struct ApiKeys {
+    digests: Vec<[u8; 32]>,
+}
+
+impl ApiKeys {
+    /// No keys: everyone who can connect may ask.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// These keys, for example the lines of a file. Surrounding whitespace and empty lines are dropped.
+    pub fn new(keys: impl IntoIterator<Item = String>) -> Self {
+        let digests = keys
+            .into_iter()
+            .filter(|key| !key.trim().is_empty())
+            .map(|key| Sha256::digest(key.trim()).into())
+            .collect();
+        Self { digests }
+    }
+
+    /// Whether no key is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Compares with every key, all of it, so that the time tells nothing.
+    fn contains(&self, key: &str) -> bool {
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        self.digests.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&digest)).into()
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, key) = header.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::no_key)?;
+        let key = key.trim();
+        if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+            return Err(ApiError::no_key());
+        }
+        if self.contains(key) { Ok(()) } else { Err(ApiError::wrong_key()) }
+    }
+}
+
+impl std::fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiKeys({} keys)", self.digests.len())
+    }
+}
+
+/// Turns away requests without a known key, unknown routes included.
+pub(crate) async fn require_key(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if !OPEN_PATHS.contains(&request.uri().path()) {
+        app.config().api_keys.check(request.headers())?;
+    }
+    Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_trimmed_and_compared_whole() {
+        let keys = ApiKeys::new(["  sk-one \n".to_owned(), String::new(), "sk-two".to_owned()]);
+        assert_eq!(format!("{keys:?}"), "ApiKeys(2 keys)");
+        assert!(keys.contains("sk-one") && keys.contains("sk-two"));
+        assert!(!keys.contains("sk-on") && !keys.contains("sk-one ") && !keys.contains(""));
+    }
+}

@@ -1,0 +1,313 @@
+//! From a job to its answer's events: encode, submit, parse. Streamed and whole answers read the same events.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kimi_api::{FinishReason, TokenLogprob, TopLogprob, Usage};
+use kimi_chat::{
+    Markers, OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, TokenRole, Vocabulary,
+};
+use kimi_engine::{
+    EngineFailure, Finished, GenerateRequest, GenerationStream, SampledToken, TokenEvent, TokenLogprobs,
+};
+use kimi_tokens::TokenId;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Span;
+
+use crate::state::ReadyService;
+use crate::validate::ChatJob;
+use crate::{ApiError, metrics};
+
+/// A log probability of zero probability, since JSON has no infinity.
+const LOWEST_LOGPROB: f32 = -9999.0;
+
+/// One step of an answer, in the order in which clients see it. `Finished` is the last.
+#[derive(Debug, PartialEq)]
+pub(crate) enum AnswerEvent {
+    /// More of the reasoning.
+    Reasoning(String),
+    /// More of the answer, with the log probabilities of the tokens that completed it when they were asked for.
+    Content { text: String, logprobs: Option<Vec<TokenLogprob>> },
+    /// A call begins.
+    ToolCallStarted { index: usize, id: String, name: String },
+    /// More of a call's arguments.
+    ToolArguments { index: usize, json: String },
+    /// The end.
+    Finished { reason: FinishReason, usage: Usage },
+}
+
+/// A running answer. Dropping it cancels the request within one step of the engine, so whoever writes the response must
+/// own it: the handler's future for whole answers, the body for streamed ones.
+pub(crate) struct Generation {
+    /// `None` once the answer has ended; dropping it is what cancels.
+    tokens: Option<GenerationStream>,
+    /// Taken when the answer ends.
+    parser: Option<OutputParser>,
+    /// Events that are parsed and not yet read.
+    ready: VecDeque<AnswerEvent>,
+    /// Reused for every token.
+    parsed: Vec<OutputEvent>,
+    /// Log probabilities of content whose text the parser still holds back; `None` when not asked for.
+    logprobs: Option<Vec<TokenLogprob>>,
+    hidden_tokens: Vec<TokenId>,
+    one_tool_call: bool,
+    hide_reasoning: bool,
+    start: OutputStart,
+    has_content: bool,
+    vocabulary: Arc<Vocabulary>,
+    log: RequestLog,
+    /// Keeps a draining server alive until this answer ended.
+    _running: TaskTrackerToken,
+}
+
+impl Generation {
+    /// Encodes the prompt and submits it. After this only the model can fail.
+    pub(crate) async fn start(
+        job: ChatJob,
+        service: &ReadyService,
+        request_id: String,
+        running: TaskTrackerToken,
+    ) -> Result<Self, ApiError> {
+        let options = ParserOptions::for_conversation(&job.conversation, job.stop_strings);
+        let (conversation, vocabulary, markers) =
+            (job.conversation, Arc::clone(&service.vocabulary), service.markers);
+        let encoding = move || kimi_chat::encode(&conversation, &vocabulary, &markers);
+        let prompt = tokio::task::spawn_blocking(encoding).await.map_err(|panic| {
+            tracing::error!(%panic, "the prompt builder panicked");
+            ApiError::internal(&request_id, "The prompt could not be built")
+        })??;
+
+        let limits = service.engine.limits();
+        let prompt_tokens = prompt.tokens.len();
+        if prompt_tokens > limits.max_prompt_tokens {
+            return Err(ApiError::context_overflow(limits.max_context, prompt_tokens));
+        }
+        let end_tokens = service.markers.stop_tokens();
+        let mut stop_tokens = job.stop_token_ids.clone();
+        if !job.ignore_eos {
+            stop_tokens.extend(end_tokens);
+        }
+        let request = GenerateRequest {
+            prompt,
+            sampling: job.sampling,
+            max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
+            stop_tokens,
+            logprobs: job.logprobs,
+        };
+        let tokens = service
+            .engine
+            .generate(request)
+            .map_err(|error| ApiError::from_submit(&error, limits.max_context))?;
+        Ok(Self {
+            tokens: Some(tokens),
+            start: options.start,
+            parser: Some(OutputParser::new(Arc::clone(&service.vocabulary), service.markers, options)),
+            ready: VecDeque::new(),
+            parsed: Vec::new(),
+            logprobs: job.logprobs.map(|_| Vec::new()),
+            hidden_tokens: hidden_tokens(job.stop_token_ids, job.ignore_eos, &service.markers),
+            one_tool_call: job.one_tool_call,
+            hide_reasoning: job.hide_reasoning,
+            has_content: false,
+            vocabulary: Arc::clone(&service.vocabulary),
+            log: RequestLog::new(request_id, prompt_tokens),
+            _running: running,
+        })
+    }
+
+    /// Whether the answer begins with reasoning that the client will see.
+    pub(crate) fn shows_reasoning(&self) -> bool {
+        self.start == OutputStart::Reasoning && !self.hide_reasoning
+    }
+
+    /// The next event, or `None` after the last. Safe to cancel: no event is lost.
+    pub(crate) async fn next(&mut self) -> Option<Result<AnswerEvent, ApiError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            match self.tokens.as_mut()?.next().await {
+                Some(TokenEvent::Token(token)) => self.take(&token),
+                Some(TokenEvent::Finished(finished)) => self.finish(Some(finished)),
+                Some(TokenEvent::Failed(failure)) => return Some(Err(self.fail(&failure))),
+                None => {
+                    let gone = EngineFailure::Engine("the engine is gone".into());
+                    return Some(Err(self.fail(&gone)));
+                }
+            }
+        }
+    }
+
+    /// Parses one token into events.
+    fn take(&mut self, token: &SampledToken) {
+        self.log.completion_tokens += 1;
+        if self.hidden_tokens.contains(&token.id) {
+            return;
+        }
+        let Some(parser) = &mut self.parser else { return };
+        let role = parser.push(token.id, &mut self.parsed);
+        if let (TokenRole::Content, Some(collected), Some(logprobs)) =
+            (role, &mut self.logprobs, &token.logprobs)
+        {
+            collected.push(token_logprob(&self.vocabulary, token.id, logprobs));
+        }
+        if self.publish() {
+            self.finish(None);
+        }
+    }
+
+    /// Moves parsed events to the ready ones. Returns whether the answer ends here, before the model ended it.
+    fn publish(&mut self) -> bool {
+        let mut ends = false;
+        for event in self.parsed.drain(..) {
+            let event = match event {
+                OutputEvent::Reasoning(_) if self.hide_reasoning => continue,
+                OutputEvent::Reasoning(text) => AnswerEvent::Reasoning(text),
+                OutputEvent::Content(text) => {
+                    self.has_content = true;
+                    AnswerEvent::Content { text, logprobs: self.logprobs.as_mut().map(std::mem::take) }
+                }
+                OutputEvent::ToolCallStarted { index, id, name } => {
+                    AnswerEvent::ToolCallStarted { index, id, name }
+                }
+                OutputEvent::ToolArguments { index, json } => AnswerEvent::ToolArguments { index, json },
+                OutputEvent::ToolCallFinished { .. } if self.one_tool_call => {
+                    ends = true;
+                    break;
+                }
+                OutputEvent::ToolCallFinished { .. } => continue,
+                OutputEvent::StopStringHit => {
+                    ends = true;
+                    break;
+                }
+            };
+            self.ready.push_back(event);
+        }
+        ends
+    }
+
+    /// Ends the answer: flushes the parser and decides the reason. `finished` is `None` when the answer ended before the
+    /// model did, at a stop string or after the one call that was allowed.
+    fn finish(&mut self, finished: Option<Finished>) {
+        self.tokens = None;
+        let Some(parser) = self.parser.take() else { return };
+        let outcome = parser.finish(&mut self.parsed);
+        self.publish();
+        let reason = finish_reason(finished, &outcome);
+        let usage = Usage::new(
+            self.log.prompt_tokens,
+            finished.map_or(self.log.completion_tokens, |finished| finished.completion_tokens),
+            finished.map_or(0, |finished| finished.cached_tokens),
+            outcome.reasoning_tokens,
+        );
+        self.count(&outcome, reason);
+        self.log.end(reason, usage);
+        self.ready.push_back(AnswerEvent::Finished { reason, usage });
+    }
+
+    fn count(&self, outcome: &ParsedOutcome, reason: FinishReason) {
+        if outcome.malformed > 0 {
+            ::metrics::counter!(metrics::TOOL_PARSE_ERRORS_TOTAL).increment(outcome.malformed as u64);
+        }
+        if reason == FinishReason::Stop && !self.has_content && !outcome.stop_string_hit {
+            ::metrics::counter!(metrics::EMPTY_ANSWERS_TOTAL).increment(1);
+        }
+    }
+
+    fn fail(&mut self, failure: &EngineFailure) -> ApiError {
+        self.tokens = None;
+        self.log.fail(failure);
+        ApiError::from_failure(failure, &self.log.request_id)
+    }
+}
+
+/// Tokens that reach this side but are no text: stop tokens the client named, and end tokens it asked to ignore.
+fn hidden_tokens(mut named: Vec<TokenId>, ignore_eos: bool, markers: &Markers) -> Vec<TokenId> {
+    if ignore_eos {
+        named.extend(markers.stop_tokens());
+    }
+    named
+}
+
+/// A limit beats calls, since the last one may be cut; calls beat everything else, since they wait for their results.
+fn finish_reason(finished: Option<Finished>, outcome: &ParsedOutcome) -> FinishReason {
+    if finished.is_some_and(|finished| finished.reason == kimi_engine::FinishReason::Length) {
+        FinishReason::Length
+    } else if outcome.tool_calls > 0 {
+        FinishReason::ToolCalls
+    } else {
+        FinishReason::Stop
+    }
+}
+
+fn token_logprob(vocabulary: &Vocabulary, id: TokenId, logprobs: &TokenLogprobs) -> TokenLogprob {
+    let (token, bytes) = spell(vocabulary, id);
+    let top = logprobs.top.iter().map(|(id, logprob)| {
+        let (token, bytes) = spell(vocabulary, *id);
+        TopLogprob { token, logprob: logprob.max(LOWEST_LOGPROB), bytes }
+    });
+    TokenLogprob { token, logprob: logprobs.sampled.max(LOWEST_LOGPROB), bytes, top_logprobs: top.collect() }
+}
+
+fn spell(vocabulary: &Vocabulary, id: TokenId) -> (String, Vec<u8>) {
+    let bytes = vocabulary.bytes(id);
+    (String::from_utf8_lossy(bytes).into_owned(), bytes.to_vec())
+}
+
+/// One line in the log for each request that reached the engine, written when it ends, however it ends. No text of the
+/// prompt or the answer.
+struct RequestLog {
+    request_id: String,
+    span: Span,
+    started: Instant,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    cached_tokens: usize,
+    outcome: &'static str,
+}
+
+impl RequestLog {
+    fn new(request_id: String, prompt_tokens: usize) -> Self {
+        Self {
+            request_id,
+            span: Span::current(),
+            started: Instant::now(),
+            prompt_tokens,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            // What it is when nobody waits for the rest: the client left.
+            outcome: "cancelled",
+        }
+    }
+
+    fn end(&mut self, reason: FinishReason, usage: Usage) {
+        self.completion_tokens = usage.completion_tokens;
+        self.cached_tokens = usage.cached_tokens;
+        self.outcome = match reason {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+        };
+    }
+
+    fn fail(&mut self, failure: &EngineFailure) {
+        self.outcome = "failed";
+        self.span.in_scope(|| tracing::error!(%failure, "the generation failed"));
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        self.span.in_scope(|| {
+            tracing::info!(
+                outcome = self.outcome,
+                prompt_tokens = self.prompt_tokens,
+                cached_tokens = self.cached_tokens,
+                completion_tokens = self.completion_tokens,
+                milliseconds = self.started.elapsed().as_millis() as u64,
+                "generation ended"
+            );
+        });
+    }
+}

@@ -1,0 +1,81 @@
+//! Reading a request's body: its size, its type, its JSON. Every failure is a JSON answer with the path of the mistake.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use crate::ApiError;
+
+/// How long the rest of a body that is too large is read and thrown away, so that the client gets the answer instead of
+/// a reset connection.
+const DISCARD_FOR: Duration = Duration::from_secs(10);
+
+/// Reads a JSON body of at most `limit` bytes. A missing content type is taken for JSON.
+pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    check_content_type(request.headers())?;
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = request.into_body().into_data_stream();
+    if announced.is_some_and(|length: usize| length > limit) {
+        discard(body, limit).await;
+        return Err(ApiError::body_too_large(limit));
+    }
+    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
+    while let Some(piece) = body.next().await {
+        let piece =
+            piece.map_err(|_| ApiError::invalid("Invalid request: the body could not be read to its end"))?;
+        if bytes.len() + piece.len() > limit {
+            discard(body, limit).await;
+            return Err(ApiError::body_too_large(limit));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.freeze())
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let value = value.to_str().unwrap_or("something unreadable");
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json =
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if is_json { Ok(()) } else { Err(ApiError::wrong_content_type(value)) }
+}
+
+async fn discard(mut body: axum::body::BodyDataStream, limit: usize) {
+    let rest = async {
+        let mut seen = 0;
+        while let Some(Ok(piece)) = body.next().await {
+            seen += piece.len();
+            if seen > limit {
+                break;
+            }
+        }
+    };
+    // Best effort: whoever sends more or slower than that gets the connection closed.
+    let _ = tokio::time::timeout(DISCARD_FOR, rest).await;
+}
+
+/// Reads `bytes` as JSON of the type `T`.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        if !error.is_data() {
+            ApiError::invalid(format!("Invalid request: the body is not valid JSON: {error}"))
+        } else if path == "." {
+            ApiError::invalid(format!("Invalid request: {error}"))
+        } else {
+            ApiError::invalid(format!("Invalid request: {path}: {error}"))
+        }
+    })?;
+    deserializer.end().map_err(|error| {
+        ApiError::invalid(format!("Invalid request: the body is not valid JSON: {error}"))
+    })?;
+    Ok(value)
+}

@@ -1,0 +1,100 @@
+//! Checks of the conversation itself.
+
+use kimi_api::{ChatMessage, Content, Part, Role};
+
+use super::Notices;
+use crate::ApiError;
+
+/// Characters a message's `name` may have; it becomes part of the prompt's header.
+const MAX_NAME_CHARS: usize = 64;
+
+/// Checks every message. What only the prompt builder can judge (calls and their results, partial mode) is checked there.
+pub(super) fn check(messages: &[ChatMessage]) -> Result<(), ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("Invalid request: messages must not be empty"));
+    }
+    for (index, message) in messages.iter().enumerate() {
+        check_parts(message)?;
+        check_emptiness(index, message)?;
+        check_name(index, message)?;
+        if message.role == Role::Tool && message.tool_call_id.as_deref().unwrap_or_default().is_empty() {
+            return Err(ApiError::invalid(format!(
+                "Invalid request: the tool message at position {index} must have a tool_call_id"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_parts(message: &ChatMessage) -> Result<(), ApiError> {
+    let Some(Content::Parts(parts)) = &message.content else { return Ok(()) };
+    for part in parts {
+        match part {
+            Part::Text { .. } => {}
+            Part::ImageUrl { image_url } if is_remote(&image_url.url) => {
+                return Err(ApiError::invalid(
+                    "Invalid request: unsupported image url: this server does not fetch remote images",
+                ));
+            }
+            Part::ImageUrl { .. } => {
+                return Err(ApiError::invalid(
+                    "Invalid request: image input is not supported by this server yet",
+                ));
+            }
+            Part::VideoUrl { .. } => {
+                return Err(ApiError::invalid(
+                    "Invalid request: video input is not supported by this server yet",
+                ));
+            }
+            Part::Other { kind } => {
+                return Err(ApiError::invalid(format!(
+                    "Invalid request: a content part of type {kind:?} is not supported; use \"text\" with its key `text`"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_remote(url: &str) -> bool {
+    let scheme = url.split(':').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+}
+
+/// Only an assistant may say nothing: beside its tool calls, or as a prefix to continue.
+fn check_emptiness(index: usize, message: &ChatMessage) -> Result<(), ApiError> {
+    let empty = message.content.as_ref().is_none_or(Content::is_empty);
+    // A message may carry nothing but tool declarations.
+    let declares_tools = message.role == Role::System && !message.tools.is_empty();
+    if !empty || message.role == Role::Assistant || declares_tools {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "Invalid request: the message at position {index} with role '{}' must not be empty",
+        message.role
+    )))
+}
+
+fn check_name(index: usize, message: &ChatMessage) -> Result<(), ApiError> {
+    let Some(name) = &message.name else { return Ok(()) };
+    if name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "Invalid request: the name of the message at position {index} may have at most {MAX_NAME_CHARS} characters and \
+         no control characters"
+    )))
+}
+
+/// Tells the client when it dropped the reasoning of a running tool loop: the model answers worse without it.
+pub(super) fn note_missing_reasoning(messages: &[ChatMessage], notices: &mut Notices) {
+    let is_answer = |message: &ChatMessage| message.role == Role::Assistant && message.tool_calls.is_empty();
+    let loop_start = messages.iter().rposition(is_answer).map_or(0, |answer| answer + 1);
+    let missing = messages[loop_start..]
+        .iter()
+        .position(|message| message.role == Role::Assistant && message.thoughts().is_none());
+    if let Some(offset) = missing {
+        let index = loop_start + offset;
+        notices.note(format!("reasoning_content is missing in assistant tool call message at index {index}"));
+    }
+}
