@@ -1,0 +1,101 @@
+"""Train kimi-nano on the CPU within a time budget.
+
+    python train.py --out RUN_DIR --minutes 75 [--resume CKPT] [--seed 0]
+
+The learning rate and the curriculum follow the elapsed fraction of --minutes; a checkpoint is written every few
+minutes, so any moment has an exportable model. The last part trains with int4/bf16 fake quantisation.
+"""
+import argparse
+import pathlib
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data import Loader
+from model import Nano
+from optim import Optimizer
+
+
+def to_tensors(batch):
+    """Groups -> ids [N], shapes, keep [M] (positions that predict a target), targets [M]."""
+    ids = torch.from_numpy(np.concatenate([i.ravel() for i, _ in batch]).astype(np.int64))
+    mask = np.concatenate([np.concatenate([m[:, 1:], np.zeros((len(m), 1), bool)], 1).ravel() for _, m in batch])
+    keep = torch.from_numpy(mask.nonzero()[0])
+    return ids, [i.shape for i, _ in batch], keep, ids[keep + 1]
+
+
+def lr_factor(f, warm, hold):
+    """Warm-up, plateau, then linear decay to (almost) zero over the elapsed fraction f."""
+    return min(1.0, f / warm if warm else 1.0) * (1.0 if f < hold else max(0.0, (1 - f) / (1 - hold)))
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--out", required=True)
+    a.add_argument("--minutes", type=float, default=75)
+    a.add_argument("--resume")
+    a.add_argument("--start", type=float, help="elapsed fraction to take up at (default: the checkpoint's)")
+    a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--batch-tokens", type=int, default=8192)
+    a.add_argument("--lr", type=float, default=6e-3)
+    a.add_argument("--adam-lr", type=float, default=4e-3)
+    a.add_argument("--hold", type=float, default=0.5)
+    a.add_argument("--qat", type=float, default=0.8, help="elapsed fraction at which fake quantisation begins")
+    a.add_argument("--long-from", type=float, default=0.3)
+    a.add_argument("--long-share", type=float, default=0.22)
+    a.add_argument("--steps", type=int, default=0, help="stop after so many steps (profiling)")
+    a = a.parse_args()
+    out = pathlib.Path(a.out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(a.seed)
+    torch.set_num_threads(2)
+    model = Nano()
+    opt = Optimizer(model, a.lr, a.adam_lr)
+    elapsed, tokens, step = 0.0, 0, 0
+    if a.resume:
+        ck = torch.load(a.resume)
+        model.load_state_dict(ck["model"])
+        opt.state = ck["opt"]
+        elapsed, tokens, step = ck["fraction"] * a.minutes * 60, ck["tokens"], ck["step"]
+        if a.start is not None:
+            elapsed = a.start * a.minutes * 60
+    print(sum(p.numel() for p in model.parameters()), "parameters")
+    loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens)
+    last = saved = time.time()
+    losses, first = [], step
+    while True:
+        f = elapsed / (a.minutes * 60)
+        loader.share.value = 0.0 if f < a.long_from else a.long_share
+        model.quant = f >= a.qat
+        ids, shapes, keep, targets = to_tensors(loader.next())
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(ids, shapes, keep)
+        loss = F.cross_entropy(logits.float(), targets)
+        loss.backward()
+        factor = lr_factor(f, 0.01, a.hold)
+        opt.step(factor)
+        if f < 0.85:
+            model.balance(2e-3 * max(factor, 0.1))
+        step, tokens = step + 1, tokens + len(ids)
+        losses.append(loss.item())
+        now = time.time()
+        elapsed, dt, last = elapsed + now - last, now - last, now
+        if step % 20 == 0:
+            load = torch.stack([l.mlp.load for l in model.layers if not l.dense])
+            print(f"step {step} frac {f:.3f} loss {np.mean(losses[-20:]):.4f} lr {factor:.3f} tok {tokens / 1e6:.2f}M {len(ids) / dt:.0f} tok/s "
+                  f"load max/mean {(load.max(1)[0] / load.mean(1)).max():.2f}", flush=True)
+        done = f >= 1 or (a.steps and step - first >= a.steps)
+        if done or now - saved > 240:
+            ck = dict(model=model.state_dict(), opt=opt.state, fraction=f, tokens=tokens, step=step, quant=model.quant)
+            torch.save(ck, out / "last.tmp")
+            (out / "last.tmp").rename(out / "last.pt")
+            saved = now
+        if done:
+            break
+    loader.proc.terminate()
+
+
+if __name__ == "__main__":
+    main()
