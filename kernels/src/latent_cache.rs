@@ -1,0 +1,196 @@
+//! The paged cache of multi-head latent attention: for each token the normalized latent, then the rotated key part.
+//!
+//! A cache tensor is `[blocks, block_size, latent + rope]`, f32 or bf16. A sequence's position `p` lies in slot
+//! `p % block_size` of block `block_table[p / block_size]`.
+
+use std::ops::Range;
+
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+use half::{bf16, slice::HalfFloatSliceExt};
+
+use crate::cpu::{CacheNumbers, RowsRef, expect_size};
+
+/// Consecutive tokens of one sequence, and where its cache lies.
+#[derive(Clone, Copy, Debug)]
+pub struct PagedSpan<'a> {
+    /// Blocks of the sequence, in order.
+    pub block_table: &'a [u32],
+    /// Position of the first token.
+    pub start: usize,
+    /// Number of tokens.
+    pub rows: usize,
+}
+
+impl PagedSpan<'_> {
+    /// Positions that the last of these tokens sees: all before it and its own.
+    pub(crate) fn context(&self) -> usize {
+        self.start + self.rows
+    }
+}
+
+/// Stores `latent[t]` and `k_pe[t]` in the slots of the spans' tokens, in row order. `latent` is f32 `[tokens, latent]`,
+/// `k_pe` f32 `[tokens, rope]`, `cache` `[blocks, block_size, latent + rope]`.
+///
+/// # Errors
+/// When the spans do not cover the rows exactly or a block table is too short or names a block that does not exist.
+pub fn write_latents(latent: &Tensor, k_pe: &Tensor, spans: &[PagedSpan<'_>], cache: &Tensor) -> Result<()> {
+    cache.inplace_op3(latent, k_pe, &WriteLatents { spans })
+}
+
+/// Reference of [`write_latents`]: the cache with one `slice_assign` a token.
+pub fn write_latents_reference(
+    latent: &Tensor,
+    k_pe: &Tensor,
+    spans: &[PagedSpan<'_>],
+    cache: &Tensor,
+) -> Result<Tensor> {
+    let block_size = cache.dim(1)?;
+    let entries = Tensor::cat(&[latent, k_pe], 1)?.to_dtype(cache.dtype())?; // [tokens, latent + rope]
+    let positions =
+        spans.iter().flat_map(|span| (span.start..span.context()).map(move |position| (span, position)));
+    let mut cache = cache.copy()?;
+    for (row, (span, position)) in positions.enumerate() {
+        let (block, slot) = (span.block_table[position / block_size] as usize, position % block_size);
+        let entry = entries.narrow(0, row, 1)?.unsqueeze(0)?;
+        cache = cache.slice_assign(&[block..=block, slot..=slot, 0..=entry.dim(2)? - 1], &entry)?;
+    }
+    Ok(cache)
+}
+
+/// The cached entries of positions `0..len` as f32 `[len, latent + rope]`, by candle's `index_select`.
+/// A step of the attention references.
+pub fn read_latents_reference(cache: &Tensor, block_table: &[u32], len: usize) -> Result<Tensor> {
+    let block_size = cache.dim(1)?;
+    let slots: Vec<u32> = (0..len)
+        .map(|position| {
+            block_table[position / block_size] * block_size as u32 + (position % block_size) as u32
+        })
+        .collect();
+    let entries = cache.flatten(0, 1)?.index_select(&Tensor::new(slots, cache.device())?, 0)?;
+    entries.to_dtype(candle_core::DType::F32)
+}
+
+/// Shape of a cache tensor.
+#[derive(Clone, Copy)]
+struct CacheShape {
+    blocks: usize,
+    block_size: usize,
+    width: usize,
+}
+
+impl CacheShape {
+    fn new(op: &str, layout: &Layout) -> Result<Self> {
+        let &[blocks, block_size, width] = layout.dims() else {
+            bail!("{op}: the cache must be [blocks, block_size, width], not {:?}", layout.dims());
+        };
+        Ok(Self { blocks, block_size, width })
+    }
+
+    fn check(self, op: &str, span: PagedSpan<'_>) -> Result<()> {
+        let needed = span.context().div_ceil(self.block_size.max(1));
+        if span.block_table.len() < needed {
+            let (context, len) = (span.context(), span.block_table.len());
+            bail!("{op}: {context} positions need {needed} blocks; the block table has {len}");
+        }
+        if let Some(block) = span.block_table[..needed].iter().find(|block| **block as usize >= self.blocks) {
+            bail!("{op}: block {block} of {}", self.blocks);
+        }
+        Ok(())
+    }
+
+    /// Index of a position's first number.
+    fn offset(self, block_table: &[u32], position: usize) -> usize {
+        let slot =
+            block_table[position / self.block_size] as usize * self.block_size + position % self.block_size;
+        slot * self.width
+    }
+}
+
+/// A cache that attention reads.
+pub(crate) struct LatentCache<'a> {
+    numbers: CacheNumbers<'a>,
+    shape: CacheShape,
+}
+
+impl<'a> LatentCache<'a> {
+    pub(crate) fn new(op: &str, cache: (&'a CpuStorage, &Layout)) -> Result<Self> {
+        Ok(Self { shape: CacheShape::new(op, cache.1)?, numbers: CacheNumbers::new(op, cache)? })
+    }
+
+    /// Numbers of one position.
+    pub(crate) fn width(&self) -> usize {
+        self.shape.width
+    }
+
+    /// Fails unless every position that `span` needs has a block.
+    pub(crate) fn check(&self, op: &str, span: PagedSpan<'_>) -> Result<()> {
+        self.shape.check(op, span)
+    }
+
+    /// Copies the entries of `positions` to `out`, `[positions, width]`. The span they belong to was checked.
+    pub(crate) fn read(&self, block_table: &[u32], positions: Range<usize>, out: &mut [f32]) {
+        let width = self.shape.width;
+        for (position, out) in positions.zip(out.chunks_exact_mut(width)) {
+            let start = self.shape.offset(block_table, position);
+            match self.numbers {
+                CacheNumbers::F32(data) => out.copy_from_slice(&data[start..start + width]),
+                CacheNumbers::Bf16(data) => data[start..start + width].convert_to_f32_slice(out),
+            }
+        }
+    }
+}
+
+struct WriteLatents<'a> {
+    spans: &'a [PagedSpan<'a>],
+}
+
+impl InplaceOp3 for WriteLatents<'_> {
+    fn name(&self) -> &'static str {
+        "write_latents"
+    }
+
+    fn cpu_fwd(
+        &self,
+        cache: &mut CpuStorage,
+        layout: &Layout,
+        latent: &CpuStorage,
+        latent_layout: &Layout,
+        k_pe: &CpuStorage,
+        k_pe_layout: &Layout,
+    ) -> Result<()> {
+        let shape = CacheShape::new(self.name(), layout)?;
+        let latent = RowsRef::new(self.name(), (latent, latent_layout))?;
+        let k_pe = RowsRef::new(self.name(), (k_pe, k_pe_layout))?;
+        let rows: usize = self.spans.iter().map(|span| span.rows).sum();
+        expect_size(self.name(), "rows of the latents", latent.rows, rows)?;
+        expect_size(self.name(), "rows of k_pe", k_pe.rows, rows)?;
+        expect_size(self.name(), "width of the cache", shape.width, latent.width + k_pe.width)?;
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("write_latents: the cache must be contiguous");
+        };
+        let mut row = 0;
+        for span in self.spans {
+            shape.check(self.name(), *span)?;
+            for position in span.start..span.context() {
+                let offset = start + shape.offset(span.block_table, position);
+                let slot = offset..offset + shape.width;
+                match cache {
+                    CpuStorage::F32(data) => {
+                        let (latent_slot, k_pe_slot) = data[..end][slot].split_at_mut(latent.width);
+                        latent_slot.copy_from_slice(latent.row(row));
+                        k_pe_slot.copy_from_slice(k_pe.row(row));
+                    }
+                    CpuStorage::BF16(data) => {
+                        let numbers = latent.row(row).iter().chain(k_pe.row(row));
+                        for (slot, number) in data[..end][slot].iter_mut().zip(numbers) {
+                            *slot = bf16::from_f32(*number);
+                        }
+                    }
+                    _ => bail!("write_latents: the cache must be f32 or bf16"),
+                }
+                row += 1;
+            }
+        }
+        Ok(())
+    }
+}

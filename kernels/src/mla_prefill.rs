@@ -1,0 +1,160 @@
+//! Latent attention in its expanded form, for many rows of one sequence.
+//!
+//! Keys and values of a tile of the context are expanded from the latents once and used by all rows, as matrix
+//! products, with a softmax that runs over the tiles; neither the scores nor the keys of the whole context exist.
+
+use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::{
+    Weight,
+    cpu::{RowsMut, RowsRef},
+    latent_cache::PagedSpan,
+    linear::linear_rows,
+    matmul::{Matrix, MatrixMut, Output, Threads, matmul},
+    mla::{MlaArguments, MlaShape},
+    softmax::RunningSoftmax,
+    vectorized::scale,
+};
+
+/// Positions of the context that are expanded at a time.
+const TILE: usize = 256;
+
+/// Causal attention of the rows of one span. `q` is f32 `[rows, heads, nope + rope]`, already rotated; `cache` holds the
+/// rows' own entries already; `out` is f32 `[rows, heads * value]`.
+pub fn mla_prefill(
+    q: &Tensor,
+    cache: &Tensor,
+    kv_b: &Weight,
+    span: PagedSpan<'_>,
+    shape: MlaShape,
+    out: &Tensor,
+) -> Result<()> {
+    out.inplace_op3(q, cache, &MlaPrefill { kv_b, span, shape })
+}
+
+struct MlaPrefill<'a> {
+    kv_b: &'a Weight,
+    span: PagedSpan<'a>,
+    shape: MlaShape,
+}
+
+impl InplaceOp3 for MlaPrefill<'_> {
+    fn name(&self) -> &'static str {
+        "mla_prefill"
+    }
+
+    fn cpu_fwd(
+        &self,
+        out: &mut CpuStorage,
+        layout: &Layout,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        cache: &CpuStorage,
+        cache_layout: &Layout,
+    ) -> Result<()> {
+        let arguments = MlaArguments::new(
+            self.name(),
+            self.shape,
+            self.kv_b,
+            (out, layout),
+            [(q, q_layout), (cache, cache_layout)],
+            &[self.span],
+        )?;
+        let MlaArguments { q, cache, kv_b, mut out } = arguments;
+        let width = cache.width();
+        let mut heads: Vec<Head> =
+            (0..self.shape.heads).map(|_| Head::new(self.span.rows, self.shape)).collect();
+        let mut entries = vec![0.0; TILE * width];
+        let mut kv = vec![0.0; TILE * kv_b.rows()];
+        for first in (0..self.span.context()).step_by(TILE) {
+            let count = TILE.min(self.span.context() - first);
+            let entries = &mut entries[..count * width]; // [count, latent + rope]
+            cache.read(self.span.block_table, first..first + count, entries);
+            let kv = &mut kv[..count * kv_b.rows()]; // [count, heads * (nope + value)]
+            let latents = RowsRef { data: &*entries, rows: count, width: self.shape.latent, stride: width };
+            let kv_width = kv_b.rows();
+            linear_rows(
+                latents,
+                kv_b,
+                RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
+            );
+            let tile = Tile { first, count, entries, kv };
+            heads
+                .par_iter_mut()
+                .enumerate()
+                .for_each_init(Vec::new, |scores, (head, state)| self.attend(head, state, &q, &tile, scores));
+        }
+        for (head, state) in heads.iter().enumerate() {
+            state.write(head * self.shape.value, &mut out);
+        }
+        Ok(())
+    }
+}
+
+/// Some positions of the context.
+struct Tile<'a> {
+    first: usize,
+    count: usize,
+    /// `[count, latent + rope]`.
+    entries: &'a [f32],
+    /// `[count, heads * (nope + value)]`.
+    kv: &'a [f32],
+}
+
+/// What one head has accumulated.
+struct Head {
+    softmax: Vec<RunningSoftmax>,
+    /// `[rows, value]`.
+    values: Vec<f32>,
+}
+
+impl Head {
+    fn new(rows: usize, shape: MlaShape) -> Self {
+        Self { softmax: vec![RunningSoftmax::default(); rows], values: vec![0.0; rows * shape.value] }
+    }
+
+    fn write(&self, column: usize, out: &mut RowsMut<'_>) {
+        let value = self.values.len() / self.softmax.len().max(1);
+        for (row, (values, softmax)) in self.values.chunks_exact(value).zip(&self.softmax).enumerate() {
+            let out = &mut out.row(row)[column..][..value];
+            out.copy_from_slice(values);
+            scale(out, softmax.normalizer());
+        }
+    }
+}
+
+impl MlaPrefill<'_> {
+    /// Adds a tile's part to one head of all rows that see any of it.
+    fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scores: &mut Vec<f32>) {
+        let MlaShape { heads, nope, rope, value, latent, scale: factor } = self.shape;
+        let first_row = tile.first.saturating_sub(self.span.start);
+        let rows = self.span.rows - first_row;
+        scores.resize(rows * tile.count, 0.0); // [rows, count]
+        let q = &q.data[(first_row * heads + head) * q.stride..];
+        let q_stride = heads * (nope + rope);
+        let kv_stride = heads * self.shape.kv_rows();
+        let keys = Matrix::new(&tile.kv[head * self.shape.kv_rows()..], tile.count, nope, kv_stride);
+        let k_pe = Matrix::new(&tile.entries[latent..], tile.count, rope, latent + rope);
+        for (q, k, old) in [
+            (Matrix::new(q, rows, nope, q_stride), keys, Output::Overwrite),
+            (Matrix::new(&q[nope..], rows, rope, q_stride), k_pe, Output::Add),
+        ] {
+            let out = MatrixMut { data: scores, row_stride: tile.count };
+            matmul(out, old, q, k.transposed(), factor, Threads::Caller);
+        }
+        let values_out = &mut state.values[first_row * value..];
+        let per_row = scores.chunks_exact_mut(tile.count).zip(&mut state.softmax[first_row..]);
+        for (row, ((scores, softmax), out)) in per_row.zip(values_out.chunks_exact_mut(value)).enumerate() {
+            let visible = (self.span.start + first_row + row + 1 - tile.first).min(tile.count);
+            let (seen, unseen) = scores.split_at_mut(visible);
+            unseen.fill(0.0);
+            let correction = softmax.update(seen);
+            scale(out, correction);
+        }
+        let v = Matrix::new(&tile.kv[head * self.shape.kv_rows() + nope..], tile.count, value, kv_stride);
+        let weights = Matrix::new(scores, rows, tile.count, tile.count);
+        let out = MatrixMut { data: values_out, row_stride: value };
+        matmul(out, Output::Add, weights, v, 1.0, Threads::Caller);
+    }
+}

@@ -1,0 +1,70 @@
+//! The innermost loops, each compiled twice: once for any CPU and once for AVX2, chosen when called.
+//!
+//! The bodies are plain Rust that LLVM turns into vector code; hand-written SIMD has its place here too.
+
+/// Defines functions whose body exists twice, for the baseline CPU and for AVX2.
+macro_rules! vectorized {
+    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        #[inline]
+        pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[expect(clippy::inline_always, reason = "the body takes on the CPU features of its caller only when inlined")]
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+                    #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
+                    // SAFETY: the features that `wide` is compiled for were found on this CPU on the line above.
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+pub(crate) use vectorized;
+
+/// Independent partial sums of a dot product: enough to hide the latency of an addition.
+const LANES: usize = 32;
+
+vectorized! {
+    /// `Σ a[i] * b[i]` over two slices of the same length.
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut sums = [0.0_f32; LANES];
+        let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let tail: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(x, y)| x * y).sum();
+        for (x, y) in a_blocks.zip(b_blocks) {
+            for lane in 0..LANES {
+                sums[lane] += x[lane] * y[lane];
+            }
+        }
+        // Folding halves keeps the additions in vector registers.
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                sums[lane] += sums[lane + width];
+            }
+        }
+        sums[0] + tail
+    }
+
+    /// `y[i] += a * x[i]`.
+    fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += a * x;
+        }
+    }
+
+    /// `y[i] *= a`.
+    fn scale(y: &mut [f32], a: f32) {
+        for y in y {
+            *y *= a;
+        }
+    }
+}
