@@ -18,32 +18,27 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: HTTP_REQUESTS_TOTAL,
         kind: MetricKind::Counter,
-        labels: "route, status",
-        help: "Answers by route and status.",
+        help: "Answers, by `route` and `status`.",
     },
     Metric {
         name: HTTP_RESPONSE_SECONDS,
         kind: MetricKind::Histogram,
-        labels: "route",
-        help: "Time until the head of the answer was ready; for whole answers that is all of it.",
+        help: "Time until the head of the answer was ready, by `route`; for whole answers that is all of it.",
     },
     Metric {
         name: TOOL_PARSE_ERRORS_TOTAL,
         kind: MetricKind::Counter,
-        labels: "",
         help: "Malformed tool calls in answers; their text became content.",
     },
     Metric {
         name: EMPTY_ANSWERS_TOTAL,
         kind: MetricKind::Counter,
-        labels: "",
         help: "Answers that ended by themselves with neither content nor a tool call.",
     },
     Metric {
         name: IGNORED_PARAMS_TOTAL,
         kind: MetricKind::Counter,
-        labels: "name",
-        help: "Known request keys that had no effect.",
+        help: "Known request keys that had no effect, by `name`.",
     },
 ];
 

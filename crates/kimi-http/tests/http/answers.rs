@@ -1,0 +1,198 @@
+//! What whole answers say.
+
+use kimi_engine::FakeRunner;
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, hello, hello_with, saying};
+
+const CALLS: &str = "look</think>I will.<|tool_calls_section_begin|>\
+    <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|>\
+    <|tool_call_begin|>functions.f:1<|tool_call_argument_begin|>{\"a\": 2}<|tool_call_end|>\
+    <|tool_calls_section_end|><|im_end|>";
+
+fn tools() -> Value {
+    json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}])
+}
+
+#[tokio::test]
+async fn thinking_comes_apart_from_the_answer() {
+    let server = Setup::new(saying("hmm</think>Hello!<|im_end|>")).serve().await;
+    let (status, answer) = server.chat(&hello()).await;
+    assert_eq!(status, 200);
+    assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
+    assert!(answer["created"].as_u64().unwrap() > 1_700_000_000);
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(answer["model"], "kimi-k2.6");
+    assert_eq!(
+        answer["choices"],
+        json!([{"index": 0, "message": {"role": "assistant", "content": "Hello!", "reasoning_content": "hmm"},
+            "finish_reason": "stop"}])
+    );
+    let prompt = answer["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(prompt > 2);
+    assert_eq!(
+        answer["usage"],
+        json!({"prompt_tokens": prompt, "completion_tokens": 11, "total_tokens": prompt + 11, "cached_tokens": 0,
+            "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 3}})
+    );
+}
+
+#[tokio::test]
+async fn every_spelling_turns_thinking_off() {
+    let server = Setup::new(saying("Hello!<|im_end|>")).serve().await;
+    for switch in [
+        json!({"thinking": {"type": "disabled"}}),
+        json!({"chat_template_kwargs": {"thinking": false}}),
+        json!({"chat_template_kwargs": {"enable_thinking": false}}),
+        json!({"enable_thinking": false}),
+        json!({"reasoning": {"enabled": false}}),
+        json!({"reasoning": {"effort": "none"}}),
+        json!({"reasoning_effort": "none"}),
+    ] {
+        let (status, answer) = server.chat(&hello_with(switch.clone())).await;
+        assert_eq!(status, 200, "{switch}: {answer}");
+        assert_eq!(
+            answer["choices"][0]["message"],
+            json!({"role": "assistant", "content": "Hello!"}),
+            "{switch}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_alias_for_reasoning_goes_only_to_who_reads_it() {
+    let server = Setup::new(saying("hmm</think>Hello!<|im_end|>")).serve().await;
+    let (_, plain) = server.chat(&hello()).await;
+    assert!(plain["choices"][0]["message"].get("reasoning").is_none());
+    let (_, alias) = server.chat(&hello_with(json!({"model": "Kimi-K2.6-Thinking"}))).await;
+    assert_eq!(alias["model"], "Kimi-K2.6-Thinking", "the name is echoed as asked");
+    assert_eq!(alias["choices"][0]["message"]["reasoning"], "hmm");
+    let (_, hidden) = server.chat(&hello_with(json!({"reasoning": {"exclude": true}}))).await;
+    assert_eq!(hidden["choices"][0]["message"], json!({"role": "assistant", "content": "Hello!"}));
+    assert_eq!(hidden["usage"]["completion_tokens_details"]["reasoning_tokens"], 3);
+
+    let mut setup = Setup::new(saying("hmm</think>Hello!<|im_end|>"));
+    setup.config.reasoning_alias = true;
+    let (_, always) = setup.serve().await.chat(&hello()).await;
+    assert_eq!(always["choices"][0]["message"]["reasoning"], "hmm");
+}
+
+#[tokio::test]
+async fn tool_calls_wait_for_their_results() {
+    let server = Setup::new(saying(CALLS)).serve().await;
+    let (status, answer) = server.chat(&hello_with(json!({"tools": tools()}))).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        answer["choices"][0]["message"]["tool_calls"],
+        json!([
+            {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+            {"id": "functions.f:1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 2}"}},
+        ])
+    );
+    assert_eq!(answer["choices"][0]["message"]["content"], "I will.");
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+
+    let one = hello_with(json!({"tools": tools(), "parallel_tool_calls": false}));
+    let (_, answer) = server.chat(&one).await;
+    assert_eq!(answer["choices"][0]["message"]["tool_calls"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[tokio::test]
+async fn limits_and_stop_texts_end_the_answer() {
+    let server = Setup::new(saying("a</think>one two three<|im_end|>")).serve().await;
+    let (_, cut) = server.chat(&hello_with(json!({"max_tokens": 5}))).await;
+    assert_eq!(cut["choices"][0]["finish_reason"], "length");
+    assert_eq!(cut["choices"][0]["message"]["content"], "one");
+    assert_eq!(cut["usage"]["completion_tokens"], 5);
+    // The newer name wins.
+    let (_, cut) = server.chat(&hello_with(json!({"max_tokens": 5, "max_completion_tokens": 4}))).await;
+    assert_eq!(cut["usage"]["completion_tokens"], 4);
+
+    for stop in [json!(" two"), json!(["never", " two"])] {
+        let (_, stopped) = server.chat(&hello_with(json!({"stop": stop}))).await;
+        assert_eq!(stopped["choices"][0]["message"]["content"], "one");
+        assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+    }
+    server.wait_for_running(0).await;
+
+    let space = u32::from(b' ');
+    let (_, stopped) = server.chat(&hello_with(json!({"stop_token_ids": [space]}))).await;
+    assert_eq!(stopped["choices"][0]["message"]["content"], "one");
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn ignore_eos_goes_on_to_the_limit() {
+    let runner = FakeRunner::scripted(vec![crate::harness::tokens("</think>a<|im_end|>b<|im_end|>cd")]);
+    let server = Setup::new(runner).serve().await;
+    let (_, answer) = server.chat(&hello_with(json!({"ignore_eos": true, "max_tokens": 7}))).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "abcd");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    assert_eq!(answer["usage"]["completion_tokens"], 7);
+}
+
+#[tokio::test]
+async fn log_probabilities_are_those_of_the_content() {
+    let server = Setup::new(saying("hmm</think>Hé<|im_end|>")).serve().await;
+    let (_, answer) = server.chat(&hello_with(json!({"logprobs": true, "top_logprobs": 2}))).await;
+    let content = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(content.len(), 3, "three bytes, no reasoning, no markers");
+    assert_eq!(
+        content[0],
+        json!({"token": "H", "logprob": -0.25, "bytes": [72], "top_logprobs": [
+            {"token": "H", "logprob": -0.25, "bytes": [72]}, {"token": "\0", "logprob": -1.25, "bytes": [0]}]})
+    );
+    assert_eq!(content[1]["bytes"], json!([0xC3]));
+    let (_, answer) = server.chat(&hello()).await;
+    assert!(answer["choices"][0].get("logprobs").is_none());
+}
+
+#[tokio::test]
+async fn partial_messages_are_continued() {
+    let server = Setup::new(saying(" world<|im_end|>")).serve().await;
+    let messages = json!([{"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello", "partial": true}]);
+    let (status, answer) = server.chat(&hello_with(json!({"messages": messages}))).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        answer["choices"][0]["message"],
+        json!({"role": "assistant", "content": " world"}),
+        "only the continuation, and it is content although thinking is on"
+    );
+}
+
+#[tokio::test]
+async fn a_seed_makes_answers_repeat() {
+    let server = Setup::new(FakeRunner::hashed(256)).serve().await;
+    let body =
+        |seed: i64| hello_with(json!({"seed": seed, "max_tokens": 20, "thinking": {"type": "disabled"}}));
+    let (_, first) = server.chat(&body(-3)).await;
+    let (_, again) = server.chat(&body(-3)).await;
+    let (_, other) = server.chat(&body(4)).await;
+    assert_eq!(first["choices"], again["choices"]);
+    assert_ne!(first["choices"], other["choices"]);
+}
+
+#[tokio::test]
+async fn keys_without_effect_are_named_in_a_header() {
+    let server = Setup::new(saying("</think>ok<|im_end|>")).serve().await;
+    let notice = async |body: Value| {
+        let response = server.post(&body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.headers().get("x-kimi-notice").map(|notice| notice.to_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        notice(hello_with(json!({"user": "u", "prompt_cache_key": "k", "anything": [1]}))).await,
+        None
+    );
+    let swarm = json!({"agent": {"type": "swarm", "max_agents": 30}, "thinking_budget": 5});
+    assert_eq!(notice(hello_with(swarm)).await.as_deref(), Some("ignored thinking_budget; ignored agent"));
+    let forgetful = json!({"messages": [{"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "x", "content": "1"}]});
+    assert_eq!(
+        notice(hello_with(forgetful)).await.as_deref(),
+        Some("reasoning_content is missing in assistant tool call message at index 1")
+    );
+}
