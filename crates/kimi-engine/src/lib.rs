@@ -1,1 +1,23 @@
-//! The engine thread: requests in, token events out.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod engine_loop;
+mod error;
+mod fake_runner;
+mod handle;
+mod live_request;
+pub mod metrics;
+mod request;
+mod runner;
+mod start;
+mod stream;
+
+pub use config::{EngineConfig, EngineLimits};
+pub use error::{EngineFailure, SubmitError};
+pub use fake_runner::FakeRunner;
+pub use handle::{EngineHandle, EngineState};
+pub use kimi_scheduler::{FinishReason, Finished, Load, SchedulerConfig};
+pub use request::{GenerateRequest, Sampling};
+pub use runner::{ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
+pub use start::{EngineThread, start};
+pub use stream::{GenerationStream, SampledToken, TokenEvent, TokenLogprobs};

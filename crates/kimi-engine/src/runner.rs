@@ -19,9 +19,10 @@ pub trait ModelRunner: Send {
 /// One step's work.
 #[derive(Debug)]
 pub struct StepBatch {
-    /// Which tokens of which sequences are computed, and where their cache blocks are.
+    /// Which tokens of which sequences are computed, and where their cache blocks are. Has at least one entry.
     pub plan: StepPlan,
-    /// Sequences that appear for the first time, with what the sampler must know of them.
+    /// Sequences that appear for the first time, with what the sampler must know of them, in the plan's order. A sequence
+    /// that was preempted and comes back is not new.
     pub new_sequences: Vec<NewSequence>,
 }
 
@@ -34,7 +35,7 @@ pub struct NewSequence {
     pub sampling: Sampling,
     /// How many top log probabilities to report, if any.
     pub logprobs: Option<usize>,
-    /// The prompt, for penalties that look at it.
+    /// The prompt, whole even when the plan computes only its beginning: for penalties that look at it.
     pub prompt: Arc<[TokenId]>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kimi_scheduler::Finished;
 use kimi_tokens::TokenId;
 use tokio::sync::mpsc;
 
@@ -34,28 +35,6 @@ pub struct TokenLogprobs {
     pub sampled: f32,
     /// Of the most likely tokens, descending; as many as the request asked for.
     pub top: Vec<(TokenId, f32)>,
-}
-
-/// How a generation ended and what it cost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// Why it ended.
-    pub reason: FinishReason,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// Of these, tokens whose keys and values came from the prefix cache.
-    pub cached_tokens: usize,
-    /// Tokens generated, the stop token included.
-    pub completion_tokens: usize,
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// A stop token was sampled.
-    Stop,
-    /// `max_tokens` or the context limit was reached.
-    Length,
 }
 
 /// The events of one request, in order. Dropping it cancels the request within one step.

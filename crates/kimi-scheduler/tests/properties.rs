@@ -127,7 +127,7 @@ impl Record {
     fn note(&mut self, update: SequenceUpdate) {
         match update {
             SequenceUpdate::Appended { sequence, token } => {
-                self.texts.entry(sequence.0).or_default().push(token)
+                self.texts.entry(sequence.0).or_default().push(token);
             }
             SequenceUpdate::Finished { sequence, token, finished } => {
                 self.texts.entry(sequence.0).or_default().push(token);

@@ -1,0 +1,175 @@
+//! The engine thread: the loop that turns requests into steps and steps into events.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kimi_scheduler::{Limits, Load, Sample, Scheduler, SequenceId, SequenceUpdate, StepPlan};
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
+
+use crate::handle::{Message, Submission};
+use crate::live_request::LiveRequest;
+use crate::metrics::EngineMetrics;
+use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
+
+/// Everything the engine thread owns.
+pub(crate) struct Engine {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) runner: Box<dyn ModelRunner>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Message>,
+    /// The requests behind the scheduler's sequences: the same ids, always.
+    pub(crate) live: BTreeMap<SequenceId, LiveRequest>,
+    pub(crate) next_id: u64,
+    pub(crate) aborted: bool,
+    pub(crate) load: watch::Sender<Load>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+}
+
+impl Engine {
+    /// Steps until nothing is left and nothing can come, or until the runner fails.
+    pub(crate) fn run(&mut self) -> Result<(), RunnerError> {
+        while self.receive_requests() {
+            self.cancel_abandoned();
+            let plan = self.scheduler.plan_step();
+            if plan.entries.is_empty() {
+                continue;
+            }
+            self.publish_load();
+            let started = Instant::now();
+            let batch = self.batch_for(plan);
+            self.runner.submit(Arc::clone(&batch))?;
+            let output = self.runner.collect()?;
+            self.note_step(&batch.plan, started);
+            check_answer(&batch.plan, &output)?;
+            self.publish(&batch.plan, output);
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived; waits only when idle. `false` when the engine has nothing more to do, ever.
+    fn receive_requests(&mut self) -> bool {
+        if self.live.is_empty() {
+            self.scheduler.check_invariants();
+            self.publish_load();
+            let Some(message) = self.inbox.blocking_recv() else { return false };
+            self.receive(message);
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            self.receive(message);
+        }
+        !self.aborted
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Generate(submission) => self.accept(*submission),
+            // What was sent before is still received; then the inbox has ended.
+            Message::Drain => self.inbox.close(),
+            Message::Abort => self.aborted = true,
+        }
+    }
+
+    /// Gives a request to the scheduler.
+    fn accept(&mut self, Submission { request, events, slot, submitted, span }: Submission) {
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens };
+        let added = self.scheduler.add(id, &request.prompt.tokens, limits);
+        let introduction = Some(NewSequence {
+            id,
+            sampling: request.sampling,
+            logprobs: request.logprobs,
+            prompt: request.prompt.tokens.into(),
+        });
+        let live = LiveRequest { events, introduction, submitted, last_token: None, span, _slot: slot };
+        match added {
+            Ok(()) => {
+                self.live.insert(id, live);
+            }
+            // The handle checks the same limits, so this is a mistake of ours; the caller must hear of it all the same.
+            Err(rejection) => live.fail(EngineFailure::Engine(rejection.to_string()), &self.metrics),
+        }
+    }
+
+    /// Ends the requests whose streams were dropped. There is no cancel message, so there is none to lose.
+    fn cancel_abandoned(&mut self) {
+        for (id, request) in self.live.extract_if(.., |_, request| request.is_abandoned()) {
+            self.scheduler.cancel(id);
+            request.cancel(&self.metrics);
+        }
+    }
+
+    /// The plan with what the runner must know of its new sequences.
+    fn batch_for(&mut self, plan: StepPlan) -> Arc<StepBatch> {
+        let live = &mut self.live;
+        let mut introduce = |id| live.get_mut(&id).and_then(|request| request.introduce(&self.metrics));
+        let new_sequences = plan.entries.iter().filter_map(|entry| introduce(entry.sequence)).collect();
+        Arc::new(StepBatch { plan, new_sequences })
+    }
+
+    /// Hop 8b of 9. Sends what the step sampled to the requests' streams, and the ends that follow from it.
+    fn publish(&mut self, plan: &StepPlan, output: StepOutput) {
+        let samples: Vec<Sample> = output
+            .sampled
+            .iter()
+            .map(|(id, result)| Sample { sequence: *id, token: result.as_ref().ok().map(|token| token.id) })
+            .collect();
+        let updates = self.scheduler.commit(plan, &samples);
+        let now = Instant::now();
+        for ((id, result), update) in output.sampled.into_iter().zip(updates) {
+            let Entry::Occupied(mut request) = self.live.entry(id) else { continue };
+            match result {
+                Ok(token) => request.get_mut().token(token, now, &self.metrics),
+                Err(failure) => {
+                    request.remove().fail(failure, &self.metrics);
+                    continue;
+                }
+            }
+            if let SequenceUpdate::Finished { finished, .. } = update {
+                request.remove().finish(finished, &self.metrics);
+            }
+        }
+    }
+
+    /// Lets the handles see how busy it is.
+    fn publish_load(&self) {
+        let load = self.scheduler.load();
+        self.load.send_replace(load);
+        self.metrics.show(load);
+    }
+
+    fn note_step(&self, plan: &StepPlan, started: Instant) {
+        let elapsed = started.elapsed();
+        let tokens: usize = plan.entries.iter().map(|entry| entry.tokens.len()).sum();
+        self.metrics.step_seconds.record(elapsed);
+        self.metrics.step_tokens.record(tokens as f64);
+        debug!(sequences = plan.entries.len(), tokens, ?elapsed, "step");
+    }
+
+    /// Gives every request that is left, queued ones included, its last event. Afterwards none can arrive.
+    pub(crate) fn fail_all(&mut self, reason: &str) {
+        let failure = EngineFailure::Engine(reason.to_owned());
+        self.inbox.close();
+        while let Ok(message) = self.inbox.try_recv() {
+            self.receive(message);
+        }
+        for (_, request) in std::mem::take(&mut self.live) {
+            request.fail(failure.clone(), &self.metrics);
+        }
+    }
+}
+
+/// A runner that answers for other sequences than it was asked about would leave some of them waiting for ever.
+fn check_answer(plan: &StepPlan, output: &StepOutput) -> Result<(), RunnerError> {
+    let asked = plan.entries.iter().filter(|entry| entry.samples).map(|entry| entry.sequence);
+    if asked.clone().eq(output.sampled.iter().map(|(sequence, _)| *sequence)) {
+        return Ok(());
+    }
+    let answered: Vec<_> = output.sampled.iter().map(|(sequence, _)| sequence.0).collect();
+    let asked: Vec<_> = asked.map(|sequence| sequence.0).collect();
+    Err(RunnerError(format!(
+        "the runner was asked to sample sequences {asked:?} and answered for {answered:?}"
+    )))
+}

@@ -1,0 +1,232 @@
+//! A runner without a model: for tests of everything above it, and for `serve --fake`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kimi_scheduler::{PlanEntry, SequenceId};
+use kimi_tokens::TokenId;
+
+use crate::{
+    EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput, TokenLogprobs,
+};
+
+/// Answers with tokens that depend on the request alone, never on what else is in the batch.
+///
+/// It also keeps watch over the plans it is given: an unknown sequence, a hole in the computed positions or a sample before
+/// the prompt is complete is a [`RunnerError`].
+pub struct FakeRunner {
+    answer: Box<dyn FnMut(&NewSequence) -> Answer + Send>,
+    step_time: Duration,
+    /// `(n-th new sequence, after so many tokens)`.
+    non_finite: Vec<(usize, usize)>,
+    /// `(step, message)`.
+    fatal: Option<(u64, String)>,
+    sequences: BTreeMap<SequenceId, FakeSequence>,
+    sequences_seen: usize,
+    steps_seen: u64,
+    submitted: Option<(Arc<StepBatch>, Instant)>,
+}
+
+/// Where a sequence's tokens come from.
+enum Answer {
+    /// These, then the last one again and again.
+    Script(Vec<TokenId>),
+    /// A hash of the request and the number of tokens so far, below the vocabulary size.
+    Hash { state: u64, vocabulary_size: u32 },
+}
+
+/// What the fake keeps for a sequence, from its first plan until it is retired.
+struct FakeSequence {
+    answer: Answer,
+    logprobs: Option<usize>,
+    prompt_tokens: usize,
+    generated: usize,
+    computed: usize,
+    fails_after: Option<usize>,
+}
+
+impl FakeRunner {
+    /// Tokens that look random and are a function of the request's seed, its prompt and the position.
+    ///
+    /// # Panics
+    /// When `vocabulary_size` is 0.
+    pub fn hashed(vocabulary_size: u32) -> Self {
+        assert!(vocabulary_size > 0, "a vocabulary has at least one token");
+        Self::new(move |new| {
+            let state =
+                new.prompt.iter().fold(new.sampling.seed, |state, token| mix(state ^ u64::from(*token)));
+            Answer::Hash { state, vocabulary_size }
+        })
+    }
+
+    /// The n-th new sequence says `scripts[n % scripts.len()]`, then its last token again and again. End a script with a
+    /// stop token to end the generation.
+    ///
+    /// # Panics
+    /// When there is no script.
+    pub fn scripted(scripts: Vec<Vec<TokenId>>) -> Self {
+        assert!(!scripts.is_empty(), "at least one script is needed");
+        let mut scripts = scripts.into_iter().cycle();
+        Self::answering(move |_| scripts.next().unwrap_or_default())
+    }
+
+    /// Like [`scripted`](Self::scripted), with a script chosen from the request.
+    pub fn answering(mut answer: impl FnMut(&NewSequence) -> Vec<TokenId> + Send + 'static) -> Self {
+        Self::new(move |new| Answer::Script(answer(new)))
+    }
+
+    fn new(answer: impl FnMut(&NewSequence) -> Answer + Send + 'static) -> Self {
+        Self {
+            answer: Box::new(answer),
+            step_time: Duration::ZERO,
+            non_finite: Vec::new(),
+            fatal: None,
+            sequences: BTreeMap::new(),
+            sequences_seen: 0,
+            steps_seen: 0,
+            submitted: None,
+        }
+    }
+
+    /// Every step takes this long.
+    #[must_use]
+    pub fn with_step_time(mut self, step_time: Duration) -> Self {
+        self.step_time = step_time;
+        self
+    }
+
+    /// The n-th new sequence, from 0, fails with non-finite logits after so many tokens.
+    #[must_use]
+    pub fn with_non_finite(mut self, nth_sequence: usize, after_tokens: usize) -> Self {
+        self.non_finite.push((nth_sequence, after_tokens));
+        self
+    }
+
+    /// The engine's step with this number, from 0, fails for everybody.
+    #[must_use]
+    pub fn with_fatal_step(mut self, step: u64, message: &str) -> Self {
+        self.fatal = Some((step, message.to_owned()));
+        self
+    }
+
+    fn introduce(&mut self, new: &NewSequence) {
+        let nth = self.sequences_seen;
+        self.sequences_seen += 1;
+        let sequence = FakeSequence {
+            answer: (self.answer)(new),
+            logprobs: new.logprobs,
+            prompt_tokens: new.prompt.len(),
+            generated: 0,
+            computed: 0,
+            fails_after: self
+                .non_finite
+                .iter()
+                .find(|(sequence, _)| *sequence == nth)
+                .map(|(_, after)| *after),
+        };
+        self.sequences.insert(new.id, sequence);
+    }
+}
+
+impl ModelRunner for FakeRunner {
+    fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError> {
+        if self.submitted.is_some() {
+            return Err(RunnerError("a step was submitted before the last one was collected".to_owned()));
+        }
+        self.submitted = Some((batch, Instant::now()));
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+        let Some((batch, started)) = self.submitted.take() else {
+            return Err(RunnerError("no step was submitted".to_owned()));
+        };
+        let step = self.steps_seen;
+        self.steps_seen += 1;
+        if let Some((_, message)) = self.fatal.as_ref().filter(|(fatal, _)| *fatal == step) {
+            return Err(RunnerError(message.clone()));
+        }
+        for id in &batch.plan.retired {
+            self.sequences.remove(id).ok_or_else(|| broken(*id, "is retired but was never planned"))?;
+        }
+        for new in &batch.new_sequences {
+            self.introduce(new);
+        }
+        let mut sampled = Vec::new();
+        for entry in &batch.plan.entries {
+            let id = entry.sequence;
+            let sequence = self.sequences.get_mut(&id).ok_or_else(|| broken(id, "is planned but unknown"))?;
+            if sequence.run(entry)? {
+                sampled.push((id, sequence.sample()));
+            }
+        }
+        thread::sleep(self.step_time.saturating_sub(started.elapsed()));
+        Ok(StepOutput { sampled })
+    }
+}
+
+impl FakeSequence {
+    /// Checks an entry and books it; says whether it samples.
+    fn run(&mut self, entry: &PlanEntry) -> Result<bool, RunnerError> {
+        let end = entry.start + entry.tokens.len();
+        let length = self.prompt_tokens + self.generated;
+        let starts_over = entry.start == 0;
+        if entry.start != self.computed && !starts_over {
+            return Err(broken(entry.sequence, "has positions that were never computed"));
+        }
+        if entry.tokens.is_empty() || end > length || entry.samples != (end == length) {
+            return Err(broken(entry.sequence, "samples at the wrong position"));
+        }
+        self.computed = end;
+        Ok(entry.samples)
+    }
+
+    fn sample(&mut self) -> Result<SampledToken, EngineFailure> {
+        if self.fails_after == Some(self.generated) {
+            return Err(EngineFailure::NonFiniteLogits);
+        }
+        let id = self.answer.token(self.generated);
+        self.generated += 1;
+        Ok(SampledToken { id, logprobs: self.logprobs.map(|count| Arc::new(fake_logprobs(id, count))) })
+    }
+}
+
+impl Answer {
+    /// The token with this index.
+    fn token(&self, index: usize) -> TokenId {
+        match self {
+            Self::Script(script) => script.get(index).or(script.last()).copied().unwrap_or_default(),
+            Self::Hash { state, vocabulary_size } => {
+                (mix(state.wrapping_add(index as u64)) % u64::from(*vocabulary_size)) as TokenId
+            }
+        }
+    }
+}
+
+/// The sampled token at -0.25 and then the smallest other ids, each one less likely.
+fn fake_logprobs(sampled: TokenId, count: usize) -> TokenLogprobs {
+    let others = (0..).filter(|id| *id != sampled);
+    let ids = std::iter::once(sampled).chain(others).take(count);
+    let top = ids.enumerate().map(|(rank, id)| (id, -0.25 - rank as f32)).collect();
+    TokenLogprobs { sampled: -0.25, top }
+}
+
+/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014): spreads every input bit over the output.
+fn mix(state: u64) -> u64 {
+    let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
+}
+
+fn broken(sequence: SequenceId, what: &str) -> RunnerError {
+    RunnerError(format!("sequence {} {what}", sequence.0))
+}
+
+impl std::fmt::Debug for FakeRunner {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FakeRunner").field("step_time", &self.step_time).finish_non_exhaustive()
+    }
+}

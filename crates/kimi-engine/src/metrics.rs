@@ -1,0 +1,209 @@
+//! Every metric of the engine: names, help texts, buckets, and the handles the engine writes through.
+//!
+//! Names live here and nowhere else; the table in the README is checked against [`METRICS`].
+
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use kimi_scheduler::Load;
+
+/// Requests that ended or were refused.
+pub const REQUESTS_TOTAL: &str = "kimi_requests_total";
+/// Accepted requests that hold no cache blocks.
+pub const REQUESTS_WAITING: &str = "kimi_requests_waiting";
+/// Requests that are being computed.
+pub const REQUESTS_RUNNING: &str = "kimi_requests_running";
+/// From submission to the first step.
+pub const QUEUE_SECONDS: &str = "kimi_request_queue_time_seconds";
+/// From submission to the first token.
+pub const FIRST_TOKEN_SECONDS: &str = "kimi_time_to_first_token_seconds";
+/// From token to token.
+pub const INTER_TOKEN_SECONDS: &str = "kimi_inter_token_latency_seconds";
+/// From submission to the end.
+pub const REQUEST_SECONDS: &str = "kimi_e2e_request_latency_seconds";
+/// Duration of a step.
+pub const STEP_SECONDS: &str = "kimi_step_seconds";
+/// Tokens of a step.
+pub const STEP_TOKENS: &str = "kimi_step_tokens";
+/// Prompt tokens of requests that finished.
+pub const PROMPT_TOKENS_TOTAL: &str = "kimi_prompt_tokens_total";
+/// Prompt tokens that came from the prefix cache.
+pub const CACHED_TOKENS_TOTAL: &str = "kimi_cached_tokens_total";
+/// Tokens sampled.
+pub const GENERATION_TOKENS_TOTAL: &str = "kimi_generation_tokens_total";
+/// Cache blocks in use.
+pub const BLOCKS_USED: &str = "kimi_kv_blocks_used";
+/// Cache blocks not in use.
+pub const BLOCKS_FREE: &str = "kimi_kv_blocks_free";
+/// Sequences that lost their blocks.
+pub const PREEMPTIONS_TOTAL: &str = "kimi_preemptions_total";
+/// Requests failed for non-finite logits.
+pub const NON_FINITE_LOGITS_TOTAL: &str = "kimi_non_finite_logits_total";
+
+/// Upper bounds for the histograms whose name ends in `_seconds`: 0.5 ms to about 10 minutes.
+pub const SECONDS_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0,
+    600.0,
+];
+/// Upper bounds for [`STEP_TOKENS`].
+pub const TOKENS_BUCKETS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+
+/// How a metric is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// One metric, as documented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name in the exposition.
+    pub name: &'static str,
+    /// How it is read.
+    pub kind: MetricKind,
+    /// What it counts or measures.
+    pub help: &'static str,
+}
+
+const fn metric(name: &'static str, kind: MetricKind, help: &'static str) -> Metric {
+    Metric { name, kind, help }
+}
+
+/// Every metric of the engine.
+pub const METRICS: &[Metric] = &[
+    metric(
+        REQUESTS_TOTAL,
+        MetricKind::Counter,
+        "requests by `outcome`: `stop`, `length`, `cancelled`, `failed`; or refused: `busy`, `stopping`, `too_long`, `empty`",
+    ),
+    metric(REQUESTS_WAITING, MetricKind::Gauge, "accepted requests that hold no cache blocks (queue depth)"),
+    metric(REQUESTS_RUNNING, MetricKind::Gauge, "requests that are being computed"),
+    metric(QUEUE_SECONDS, MetricKind::Histogram, "from submission to the request's first step"),
+    metric(FIRST_TOKEN_SECONDS, MetricKind::Histogram, "from submission to the first token"),
+    metric(INTER_TOKEN_SECONDS, MetricKind::Histogram, "from one token of a request to its next"),
+    metric(
+        REQUEST_SECONDS,
+        MetricKind::Histogram,
+        "from submission to the last token of requests that finished",
+    ),
+    metric(STEP_SECONDS, MetricKind::Histogram, "duration of a step of the model"),
+    metric(STEP_TOKENS, MetricKind::Histogram, "tokens computed in a step, all sequences together"),
+    metric(PROMPT_TOKENS_TOTAL, MetricKind::Counter, "prompt tokens of requests that finished"),
+    metric(CACHED_TOKENS_TOTAL, MetricKind::Counter, "of these, tokens that came from the prefix cache"),
+    metric(GENERATION_TOKENS_TOTAL, MetricKind::Counter, "tokens sampled"),
+    metric(BLOCKS_USED, MetricKind::Gauge, "blocks of the paged cache that belong to a request"),
+    metric(BLOCKS_FREE, MetricKind::Gauge, "blocks of the paged cache that belong to nobody"),
+    metric(PREEMPTIONS_TOTAL, MetricKind::Counter, "times a request lost its blocks to an earlier one"),
+    metric(
+        NON_FINITE_LOGITS_TOTAL,
+        MetricKind::Counter,
+        "requests failed because the model computed NaN or infinity",
+    ),
+];
+
+/// Tells the recorder the help texts. Call it once, after the recorder is installed.
+pub fn describe() {
+    for Metric { name, kind, help } in METRICS {
+        match kind {
+            MetricKind::Counter => ::metrics::describe_counter!(*name, *help),
+            MetricKind::Gauge => ::metrics::describe_gauge!(*name, *help),
+            MetricKind::Histogram => ::metrics::describe_histogram!(*name, *help),
+        }
+    }
+}
+
+/// How a request left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Stop,
+    Length,
+    Cancelled,
+    Failed,
+    Busy,
+    Stopping,
+    TooLong,
+    Empty,
+}
+
+/// The values of the label `outcome`, in the order of [`Outcome`].
+const OUTCOME_LABELS: [&str; 8] =
+    ["stop", "length", "cancelled", "failed", "busy", "stopping", "too_long", "empty"];
+
+/// Handles made once, so that a token costs no look-up in the recorder.
+pub(crate) struct EngineMetrics {
+    /// In the order of [`Outcome`]; made at the start so that each is exposed as 0 before it first happens.
+    outcomes: [Counter; 8],
+    waiting: Gauge,
+    running: Gauge,
+    pub(crate) queue_seconds: Histogram,
+    pub(crate) first_token_seconds: Histogram,
+    pub(crate) inter_token_seconds: Histogram,
+    pub(crate) request_seconds: Histogram,
+    pub(crate) step_seconds: Histogram,
+    pub(crate) step_tokens: Histogram,
+    pub(crate) prompt_tokens: Counter,
+    pub(crate) cached_tokens: Counter,
+    pub(crate) generation_tokens: Counter,
+    blocks_used: Gauge,
+    blocks_free: Gauge,
+    preemptions: Counter,
+    pub(crate) non_finite_logits: Counter,
+}
+
+impl EngineMetrics {
+    /// Handles to whatever recorder is installed now.
+    pub(crate) fn new() -> Self {
+        Self {
+            outcomes: OUTCOME_LABELS.map(|label| counter!(REQUESTS_TOTAL, "outcome" => label)),
+            waiting: gauge!(REQUESTS_WAITING),
+            running: gauge!(REQUESTS_RUNNING),
+            queue_seconds: histogram!(QUEUE_SECONDS),
+            first_token_seconds: histogram!(FIRST_TOKEN_SECONDS),
+            inter_token_seconds: histogram!(INTER_TOKEN_SECONDS),
+            request_seconds: histogram!(REQUEST_SECONDS),
+            step_seconds: histogram!(STEP_SECONDS),
+            step_tokens: histogram!(STEP_TOKENS),
+            prompt_tokens: counter!(PROMPT_TOKENS_TOTAL),
+            cached_tokens: counter!(CACHED_TOKENS_TOTAL),
+            generation_tokens: counter!(GENERATION_TOKENS_TOTAL),
+            blocks_used: gauge!(BLOCKS_USED),
+            blocks_free: gauge!(BLOCKS_FREE),
+            preemptions: counter!(PREEMPTIONS_TOTAL),
+            non_finite_logits: counter!(NON_FINITE_LOGITS_TOTAL),
+        }
+    }
+
+    /// Counts a request that left this way.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].increment(1);
+    }
+
+    /// Shows how busy the scheduler is.
+    pub(crate) fn show(&self, load: Load) {
+        self.waiting.set(load.waiting as f64);
+        self.running.set(load.running as f64);
+        self.blocks_used.set(load.blocks_used as f64);
+        self.blocks_free.set(load.blocks_free as f64);
+        self.preemptions.absolute(load.preemptions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_lists_every_metric() {
+        let rows = METRICS.iter().map(|Metric { name, kind, help }| {
+            let kind = format!("{kind:?}").to_lowercase();
+            format!("| `{name}` | {kind} | {help} |\n")
+        });
+        let table = "| name | kind | what it says |\n|---|---|---|\n".to_owned() + &rows.collect::<String>();
+        let readme = include_str!("../README.md");
+        assert!(readme.contains(&table), "the table in README.md must read:\n\n{table}");
+    }
+}
