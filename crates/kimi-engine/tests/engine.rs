@@ -88,11 +88,11 @@ struct Gate {
 impl Gate {
     /// Waits until a step is being computed and says how many sequences are in it.
     fn step_begins(&self) -> usize {
-        self.steps.recv().unwrap()
+        self.steps.recv().expect("the engine runs another step")
     }
 
     fn let_it_end(&self) {
-        self.allow.send(()).unwrap();
+        self.allow.send(()).expect("the engine waits for the gate");
     }
 }
 
@@ -224,15 +224,14 @@ impl ModelRunner for Broken {
 
 #[test]
 fn a_runner_that_panics_or_answers_nothing_leaves_no_stream_open() {
-    let cases: [(fn() -> StepOutput, &str); 2] = [
-        (|| panic!("index out of bounds"), "the engine thread panicked: index out of bounds"),
-        (
-            || StepOutput { sampled: vec![] },
-            "the runner was asked to sample sequences [0] and answered for []",
-        ),
+    let panics = Broken(|| panic!("index out of bounds"));
+    let answers_nothing = Broken(|| StepOutput { sampled: vec![] });
+    let cases = [
+        (panics, "the engine thread panicked: index out of bounds"),
+        (answers_nothing, "the runner was asked to sample sequences [0] and answered for []"),
     ];
-    for (collect, message) in cases {
-        let (engine, thread) = start(CONFIG, Box::new(Broken(collect)));
+    for (runner, message) in cases {
+        let (engine, thread) = start(CONFIG, Box::new(runner));
         let (tokens, end) = read(&mut engine.generate(request(0, 9)).unwrap());
         assert_eq!((tokens.len(), end), (0, TokenEvent::Failed(EngineFailure::Engine(message.into()))));
         assert_eq!(thread.join().unwrap_err().0, message);
