@@ -49,14 +49,15 @@ pub async fn serve(
 }
 
 async fn drain(app: &App, grace: Duration) {
+    // From here on nothing new is taken; a request that just passed the check is still finished.
     let service = app.drain();
     let running = app.running();
     running.close();
     tracing::info!(running = running.len(), grace_seconds = grace.as_secs(), "draining");
-    if let Some(service) = &service {
-        service.engine.drain();
-    }
     if timeout(grace, running.wait()).await.is_ok() {
+        if let Some(service) = &service {
+            service.engine.drain();
+        }
         return;
     }
     tracing::warn!(running = running.len(), "the grace period is over; ending what still runs");
