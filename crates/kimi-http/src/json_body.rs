@@ -7,12 +7,19 @@ use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::ApiError;
 
 /// How long the rest of a body that is too large is read and thrown away, so that the client gets the answer instead of
 /// a reset connection.
 const DISCARD_FOR: Duration = Duration::from_secs(10);
+
+/// A body of which nothing arrives for this long is given up.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+/// Bytes that are reserved before anything has arrived.
+const RESERVE_AT_MOST: usize = 1 << 20;
 
 /// Reads a JSON body of at most `limit` bytes. A missing content type is taken for JSON.
 pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiError> {
@@ -24,8 +31,9 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiErr
         discard(body, limit).await;
         return Err(ApiError::body_too_large(limit));
     }
-    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0));
-    while let Some(piece) = body.next().await {
+    // A length is only a promise; memory is given for what arrives.
+    let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(RESERVE_AT_MOST));
+    while let Some(piece) = timeout(STALLED_AFTER, body.next()).await.map_err(|_elapsed| stalled())? {
         let piece =
             piece.map_err(|_| ApiError::invalid("Invalid request: the body could not be read to its end"))?;
         if bytes.len() + piece.len() > limit {
@@ -35,6 +43,11 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiErr
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
+}
+
+fn stalled() -> ApiError {
+    let seconds = STALLED_AFTER.as_secs();
+    ApiError::invalid(format!("Invalid request: nothing more of the body arrived for {seconds} seconds"))
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -57,7 +70,7 @@ async fn discard(mut body: axum::body::BodyDataStream, limit: usize) {
         }
     };
     // Best effort: whoever sends more or slower than that gets the connection closed.
-    let _ = tokio::time::timeout(DISCARD_FOR, rest).await;
+    let _ = timeout(DISCARD_FOR, rest).await;
 }
 
 /// Reads `bytes` as JSON of the type `T`.

@@ -92,7 +92,7 @@ pub(crate) struct Rules<'a> {
 /// The order of the checks is part of the contract, so that a request with two mistakes always gets the same answer:
 /// model, messages, thinking, sampling, tools, tool choice, response format. The length of the prompt is checked where
 /// the prompt is encoded.
-pub(crate) fn check(request: ChatCompletionRequest, rules: &Rules<'_>) -> Result<ChatJob, ApiError> {
+pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Result<ChatJob, ApiError> {
     let mut notices = Notices::default();
     rules.names.check(&request.model)?;
     messages::check(&request.messages)?;
@@ -105,7 +105,7 @@ pub(crate) fn check(request: ChatCompletionRequest, rules: &Rules<'_>) -> Result
     let stop_strings = sampling::stop_strings(&request)?;
     let stop_token_ids = sampling::stop_token_ids(&request, rules, &mut notices)?;
     let logprobs = sampling::logprobs(&request)?;
-    let tools = tools::declared(&request, rules.policy)?;
+    let tools = tools::take_declared(&mut request, rules.policy)?;
     if tools::forbidden(&request, &tools, thinking.enabled, rules.policy)? {
         // The tools stay in the prompt, so that its cached prefix survives; the model just cannot open a call.
         sampling.logit_bias.push((rules.markers.tool_calls_section_begin, tools::NEVER));

@@ -18,6 +18,9 @@ const INSTANT_TEMPERATURE: f64 = 0.6;
 /// Nucleus of both modes.
 const DEFAULT_TOP_P: f64 = 0.95;
 
+/// The least value above zero that the engine's floats can hold.
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+
 const MAX_STOP_STRINGS: usize = 5;
 const MAX_STOP_BYTES: usize = 32;
 const MAX_STOP_TOKEN_IDS: usize = 64;
@@ -35,7 +38,7 @@ pub(super) fn decide(
     let values = Values { fixed: rules.policy.fixed_sampling };
     let sampling = Sampling {
         temperature: values.choose("temperature", request.temperature, temperature, 0.0..=2.0)?,
-        top_p: values.choose("top_p", request.top_p, DEFAULT_TOP_P, f64::MIN_POSITIVE..=1.0)?,
+        top_p: values.choose("top_p", request.top_p, DEFAULT_TOP_P, SMALLEST..=1.0)?,
         presence_penalty: values.choose("presence_penalty", request.presence_penalty, 0.0, -2.0..=2.0)?,
         frequency_penalty: values.choose("frequency_penalty", request.frequency_penalty, 0.0, -2.0..=2.0)?,
         seed: request.seed.map_or_else(random_seed, i64::cast_unsigned),
@@ -70,10 +73,10 @@ impl Values {
             )));
         }
         if !range.contains(&value) {
-            let low = if *range.start() == f64::MIN_POSITIVE {
-                "above 0".into()
-            } else {
-                format!("at least {}", range.start())
+            // Ranges that begin above zero stand for those that leave out zero itself.
+            let low = match *range.start() {
+                start if start > 0.0 => "above 0".to_owned(),
+                start => format!("at least {start}"),
             };
             return Err(ApiError::invalid(format!(
                 "Invalid request: {name} must be {low} and at most {}, not {value}",
@@ -119,7 +122,7 @@ fn extend(
     };
     sampling.min_p = values.choose("min_p", request.min_p, 0.0, 0.0..=1.0)?;
     sampling.repetition_penalty =
-        values.choose("repetition_penalty", request.repetition_penalty, 1.0, f64::MIN_POSITIVE..=2.0)?;
+        values.choose("repetition_penalty", request.repetition_penalty, 1.0, SMALLEST..=2.0)?;
     if let Some(biases) = &request.logit_bias {
         sampling.logit_bias = biases.iter().map(|(id, bias)| (*id, *bias)).collect();
         check_logit_bias(&sampling.logit_bias, rules)?;

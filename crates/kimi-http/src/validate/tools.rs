@@ -9,22 +9,26 @@ pub(super) const NEVER: f32 = -1.0e9;
 
 const MAX_NAME_BYTES: usize = 128;
 
-/// The request's tools, with those that messages declare.
-pub(super) fn declared(request: &ChatCompletionRequest, policy: Policy) -> Result<Vec<Tool>, ApiError> {
+/// Takes the request's tools out of it, with those that messages declare.
+pub(super) fn take_declared(
+    request: &mut ChatCompletionRequest,
+    policy: Policy,
+) -> Result<Vec<Tool>, ApiError> {
     if request.functions.is_some() || request.function_call.is_some() {
         return Err(ApiError::invalid(
             "Invalid request: functions and function_call are not supported; use tools and tool_choice",
         ));
     }
-    check(&request.tools, policy)?;
-    let mut tools = request.tools.clone();
+    let mut tools = std::mem::take(&mut request.tools);
+    check(&tools, policy)?;
+    let count = tools.len();
     for tool in request.messages.iter().flat_map(|message| &message.tools) {
         // The same declaration may come again with every turn.
         if !tools.contains(tool) {
             tools.push(tool.clone());
         }
     }
-    if tools.len() > request.tools.len() {
+    if tools.len() > count {
         check(&tools, policy)?;
     }
     Ok(tools)

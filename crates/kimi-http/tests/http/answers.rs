@@ -1,9 +1,11 @@
 //! What whole answers say.
 
-use kimi_engine::FakeRunner;
+use std::sync::{Arc, Mutex};
+
+use kimi_engine::{FakeRunner, Sampling};
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, hello, hello_with, saying};
+use crate::harness::{Setup, VOCABULARY, hello, hello_with, saying, tokens};
 
 const CALLS: &str = "look</think>I will.<|tool_calls_section_begin|>\
     <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|>\
@@ -124,7 +126,7 @@ async fn limits_and_stop_texts_end_the_answer() {
 
 #[tokio::test]
 async fn ignore_eos_goes_on_to_the_limit() {
-    let runner = FakeRunner::scripted(vec![crate::harness::tokens("</think>a<|im_end|>b<|im_end|>cd")]);
+    let runner = FakeRunner::scripted(vec![tokens("</think>a<|im_end|>b<|im_end|>cd")]);
     let server = Setup::new(runner).serve().await;
     let (_, answer) = server.chat(&hello_with(json!({"ignore_eos": true, "max_tokens": 7}))).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "abcd");
@@ -160,6 +162,46 @@ async fn partial_messages_are_continued() {
         json!({"role": "assistant", "content": " world"}),
         "only the continuation, and it is content although thinking is on"
     );
+}
+
+/// What reaches the sampler when the client says nothing, and when it says something.
+#[tokio::test]
+async fn defaults_are_those_the_model_was_tuned_with() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let recorder = Arc::clone(&seen);
+    let runner = FakeRunner::answering(move |sequence| {
+        recorder.lock().unwrap().push(sequence.sampling.clone());
+        tokens("</think>ok<|im_end|>")
+    });
+    let server = Setup::new(runner).serve().await;
+    let sampling = async |extra: Value| {
+        assert_eq!(server.chat(&hello_with(extra)).await.0, 200);
+        seen.lock().unwrap().pop().expect("the engine saw the request")
+    };
+    let thinking = sampling(json!({})).await;
+    let tuned = Sampling { temperature: 1.0, top_p: 0.95, seed: thinking.seed, ..Sampling::greedy() };
+    assert_eq!(thinking, tuned);
+    assert_ne!(sampling(json!({})).await.seed, thinking.seed, "no seed means another one each time");
+
+    let instant = sampling(json!({"thinking": {"type": "disabled"}, "seed": 9})).await;
+    assert_eq!(instant, Sampling { temperature: 0.6, top_p: 0.95, seed: 9, ..Sampling::greedy() });
+
+    let never = VOCABULARY.special("<|tool_calls_section_begin|>").unwrap();
+    let asked = json!({"temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "presence_penalty": 0.2, "seed": 1,
+        "frequency_penalty": 0.3, "repetition_penalty": 1.5, "logit_bias": {"65": -5}, "tools": tools(),
+        "tool_choice": "none"});
+    let expected = Sampling {
+        temperature: 0.5,
+        top_p: 0.9,
+        top_k: Some(7),
+        min_p: 0.1,
+        presence_penalty: 0.2,
+        frequency_penalty: 0.3,
+        repetition_penalty: 1.5,
+        logit_bias: vec![(65, -5.0), (never, -1.0e9)],
+        seed: 1,
+    };
+    assert_eq!(sampling(asked).await, expected);
 }
 
 #[tokio::test]
