@@ -2,6 +2,8 @@
 
 use std::{ops::Range, sync::Arc};
 
+use crate::ModelError;
+
 /// The rows of one forward pass: a few tokens of each of several sequences.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -22,4 +24,55 @@ pub struct SequenceSpan {
     pub start: usize,
     /// Cache blocks: position `p` lies in slot `p % block_size` of block `block_table[p / block_size]`.
     pub block_table: Arc<[u32]>,
+}
+
+impl Batch {
+    /// Checks the batch against itself, a vocabulary and a cache.
+    pub(crate) fn check(
+        &self,
+        vocabulary: usize,
+        block_count: usize,
+        block_size: usize,
+    ) -> Result<(), ModelError> {
+        let rows = self.token_ids.len();
+        if rows == 0 {
+            return Err(ModelError::Batch("it has no rows".into()));
+        }
+        if let Some(id) = self.token_ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(ModelError::Batch(format!(
+                "token id {id} is outside the vocabulary of {vocabulary}"
+            )));
+        }
+        if let Some(row) = self.sample_rows.iter().find(|row| **row as usize >= rows) {
+            return Err(ModelError::Batch(format!("sampled row {row} of {rows} rows")));
+        }
+        let mut next = 0;
+        for span in &self.spans {
+            if span.rows.start != next || span.rows.is_empty() {
+                let found = &span.rows;
+                return Err(ModelError::Batch(format!("a span covers rows {found:?}; row {next} is next")));
+            }
+            next = span.rows.end;
+            span.check(block_count, block_size)?;
+        }
+        if next != rows {
+            return Err(ModelError::Batch(format!("spans cover {next} of {rows} rows")));
+        }
+        Ok(())
+    }
+}
+
+impl SequenceSpan {
+    fn check(&self, block_count: usize, block_size: usize) -> Result<(), ModelError> {
+        let context = self.start + self.rows.len();
+        let needed = context.div_ceil(block_size);
+        if self.block_table.len() < needed {
+            let found = self.block_table.len();
+            return Err(ModelError::Batch(format!("{context} positions need {needed} blocks, not {found}")));
+        }
+        match self.block_table[..needed].iter().find(|block| **block as usize >= block_count) {
+            Some(block) => Err(ModelError::Batch(format!("block {block} of {block_count} blocks"))),
+            None => Ok(()),
+        }
+    }
 }

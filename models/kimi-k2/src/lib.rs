@@ -1,10 +1,30 @@
 #![doc = include_str!("../README.md")]
 
+mod attention;
 mod batch;
 mod config;
+mod decoder_layer;
 mod error;
+mod inspect;
+mod kv_pool;
+mod linear;
+mod mlp;
+mod model;
+mod model_error;
+mod moe;
+mod norm;
+mod rope;
+mod taps;
 pub mod tensor_names;
+mod weights;
 
+pub use attention::AttentionForm;
 pub use batch::{Batch, SequenceSpan};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
+pub use inspect::{Inspection, Part, PartSize, inspect};
+pub use kv_pool::{CacheDtype, KvPool};
+pub use model::{KimiModel, ModelOptions};
+pub use model_error::ModelError;
+pub use taps::{NoTaps, TapPoint, Taps};
+pub use weights::{Checkpoint, CheckpointFiles, StoredTensor};

@@ -1,0 +1,148 @@
+//! Multi-head latent attention over the paged cache.
+//!
+//! The cache holds one latent for all heads. Two forms give the same numbers: *expanded* makes keys and values of the
+//! context from the latents (cheap when many rows share them), *absorbed* moves the query into the latents' space
+//! (cheap when there are few rows). See `mla_prefill` and `mla_decode` of the kernels.
+
+use candle_core::{DType, Device, Tensor};
+use kimi_kernels::{
+    MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved, write_latents,
+};
+
+use crate::{
+    Checkpoint, ModelConfig, ModelError, linear::Linear, norm::RmsNorm, rope::softmax_scale,
+    tensor_names as names,
+};
+
+/// Spans up to this many rows use the absorbed form. For K2.6 both take the same number of multiplications at 170
+/// rows; the expanded form's are matrix products, several times faster each.
+const ABSORBED_ROWS: usize = 16;
+
+/// Which form of attention is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttentionForm {
+    /// Whichever is faster for each span.
+    #[default]
+    Auto,
+    /// Always absorbed. For tests.
+    Absorbed,
+    /// Always expanded. For tests.
+    Expanded,
+}
+
+impl AttentionForm {
+    fn is_absorbed(self, span: &PagedSpan<'_>) -> bool {
+        match self {
+            Self::Auto => span.rows <= ABSORBED_ROWS,
+            Self::Absorbed => true,
+            Self::Expanded => false,
+        }
+    }
+}
+
+/// What one forward pass tells every layer.
+pub(crate) struct Step<'a> {
+    /// Position of each row.
+    pub(crate) positions: Vec<u32>,
+    /// The sequences, covering the rows in order.
+    pub(crate) spans: Vec<PagedSpan<'a>>,
+    pub(crate) rope: &'a RopeTable,
+    pub(crate) form: AttentionForm,
+}
+
+/// One layer's attention.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    queries: Queries,
+    kv_a: Linear,
+    kv_a_norm: RmsNorm,
+    kv_b: Linear,
+    output: Linear,
+    shape: MlaShape,
+}
+
+/// From hidden states to queries: in one step, or through a bottleneck.
+#[derive(Debug)]
+enum Queries {
+    Direct(Linear),
+    LowRank { a: Linear, norm: RmsNorm, b: Linear },
+}
+
+impl Queries {
+    fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+        let config = checkpoint.config();
+        let (hidden, width) = (config.hidden_size, config.num_attention_heads * config.qk_head_dim());
+        let name = |part| names::layer(layer, part);
+        let Some(rank) = config.q_lora_rank else {
+            return Ok(Self::Direct(Linear::load(checkpoint, &name(names::Q_PROJ), width, hidden)?));
+        };
+        Ok(Self::LowRank {
+            a: Linear::load(checkpoint, &name(names::Q_A_PROJ), rank, hidden)?,
+            norm: RmsNorm::load(checkpoint, &name(names::Q_A_NORM), rank, config.mla_norm_eps)?,
+            b: Linear::load(checkpoint, &name(names::Q_B_PROJ), width, rank)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Direct(linear) => linear.forward(x),
+            Self::LowRank { a, norm, b } => b.forward(&norm.forward(&a.forward(x)?)?),
+        }
+    }
+}
+
+impl Attention {
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+        let config: &ModelConfig = checkpoint.config();
+        let shape = MlaShape {
+            heads: config.num_attention_heads,
+            nope: config.qk_nope_head_dim,
+            rope: config.qk_rope_head_dim,
+            value: config.v_head_dim,
+            latent: config.kv_lora_rank,
+            scale: softmax_scale(config),
+        };
+        let (hidden, latent) = (config.hidden_size, shape.latent);
+        let name = |part| names::layer(layer, part);
+        let kv_rows = shape.heads * (shape.nope + shape.value);
+        Ok(Self {
+            queries: Queries::load(checkpoint, layer)?,
+            kv_a: Linear::load(checkpoint, &name(names::KV_A_PROJ), latent + shape.rope, hidden)?,
+            kv_a_norm: RmsNorm::load(checkpoint, &name(names::KV_A_NORM), latent, config.mla_norm_eps)?,
+            kv_b: Linear::load(checkpoint, &name(names::KV_B_PROJ), kv_rows, latent)?,
+            output: Linear::load(checkpoint, &name(names::O_PROJ), hidden, shape.heads * shape.value)?,
+            shape,
+        })
+    }
+
+    /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it.
+    pub(crate) fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &Tensor) -> candle_core::Result<Tensor> {
+        let MlaShape { heads, nope, rope, value, latent, .. } = self.shape;
+        let rows = x.dim(0)?;
+        let q = self.queries.forward(x)?.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
+        let q_pe = q.narrow(2, nope, rope)?; // [rows, heads, rope], a view
+        rope_interleaved(&q_pe, &step.positions, step.rope)?;
+
+        let kv = self.kv_a.forward(x)?; // [rows, latent + rope]
+        let k_pe = kv.narrow(1, latent, rope)?; // [rows, rope], a view
+        rope_interleaved(&k_pe, &step.positions, step.rope)?;
+        let c = self.kv_a_norm.forward(&kv.narrow(1, 0, latent)?)?; // [rows, latent]
+        write_latents(&c, &k_pe, &step.spans, cache)?;
+
+        let values = Tensor::zeros((rows, heads * value), DType::F32, &Device::Cpu)?; // [rows, heads * value]
+        let mut first = 0;
+        // Neighbours that use the absorbed form share one call; an expanded span is alone in its chunk.
+        for spans in step.spans.chunk_by(|a, b| step.form.is_absorbed(a) && step.form.is_absorbed(b)) {
+            let count = spans.iter().map(|span| span.rows).sum();
+            let q = q.narrow(0, first, count)?; // [count, heads, nope + rope], a view
+            let out = values.narrow(0, first, count)?; // [count, heads * value], a view
+            if step.form.is_absorbed(&spans[0]) {
+                mla_decode(&q, cache, self.kv_b.weight(), spans, self.shape, &out)?;
+            } else {
+                mla_prefill(&q, cache, self.kv_b.weight(), spans[0], self.shape, &out)?;
+            }
+            first += count;
+        }
+        self.output.forward(&values) // [rows, hidden]
+    }
+}

@@ -1,0 +1,35 @@
+//! A linear layer of the model: a stored weight and the op that multiplies with it.
+
+use candle_core::{DType, Device, Tensor};
+use kimi_kernels::Weight;
+
+use crate::{Checkpoint, CheckpointError};
+
+/// `y = x · Wᵀ`, without bias. The weight stays in the mapped file, in its format.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: Weight,
+}
+
+impl Linear {
+    pub(crate) fn load(
+        checkpoint: &Checkpoint,
+        module: &str,
+        out_features: usize,
+        in_features: usize,
+    ) -> Result<Self, CheckpointError> {
+        Ok(Self { weight: checkpoint.linear(module, out_features, in_features)? })
+    }
+
+    /// For ops that multiply in their own way.
+    pub(crate) fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// f32 `[rows, in]` to f32 `[rows, out]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let out = Tensor::zeros((x.dim(0)?, self.weight.out_features), DType::F32, &Device::Cpu)?;
+        kimi_kernels::linear(x, &self.weight, &out)?;
+        Ok(out)
+    }
+}

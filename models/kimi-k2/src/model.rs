@@ -1,0 +1,129 @@
+//! The model: token ids in, logits out.
+
+use candle_core::{DType, Device, Tensor};
+use kimi_kernels::{PagedSpan, RopeTable, embed, gather_rows};
+
+use crate::{
+    AttentionForm, Batch, Checkpoint, KvPool, ModelConfig, ModelError, NoTaps, TapPoint, Taps,
+    attention::Step, decoder_layer::DecoderLayer, linear::Linear, norm::RmsNorm, rope::rope_table,
+    tensor_names as names,
+};
+
+/// A loaded model. Weights stay in the mapped checkpoint; what is held here is small. The cache is not part of it.
+#[derive(Debug)]
+pub struct KimiModel {
+    config: ModelConfig,
+    options: ModelOptions,
+    rope: RopeTable,
+    embedding: Linear,
+    layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+    lm_head: Linear,
+}
+
+/// Choices that do not change what is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// Form of attention.
+    pub attention: AttentionForm,
+}
+
+impl KimiModel {
+    /// Finds every weight of the checkpoint. `progress` hears `(bytes whose tensors were looked at, bytes of all)`,
+    /// layer by layer; bytes are counted evenly over the layers.
+    ///
+    /// # Errors
+    /// A missing tensor, a wrong shape, an unknown format, a scale or norm weight that is not finite.
+    pub fn load(checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, ModelError> {
+        let config = checkpoint.config().clone();
+        let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
+        let (total, parts) = (checkpoint.total_bytes(), config.num_layers as u64 + 1);
+        progress(0, total);
+        let embedding = Linear::load(checkpoint, names::EMBED_TOKENS, vocabulary, hidden)?;
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            layers.push(DecoderLayer::load(checkpoint, layer)?);
+            progress(total / parts * (layer as u64 + 1), total);
+        }
+        let norm = RmsNorm::load(checkpoint, names::FINAL_NORM, hidden, config.rms_norm_eps)?;
+        let lm_head = Linear::load(checkpoint, names::LM_HEAD, vocabulary, hidden)?;
+        progress(total, total);
+        let (options, rope) = (ModelOptions::default(), rope_table(&config));
+        Ok(Self { config, options, rope, embedding, layers, norm, lm_head })
+    }
+
+    /// The same model with other choices.
+    #[must_use]
+    pub fn with_options(self, options: ModelOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The checkpoint's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Hop 7a of 9. Computes a batch: writes its tokens' entries to `kv` and returns the logits of its sampled rows,
+    /// f32 `[sample_rows, vocabulary]`, in the order of `batch.sample_rows`.
+    ///
+    /// Logits may be non-finite when weights are broken; who samples must look.
+    ///
+    /// # Errors
+    /// [`ModelError::Batch`] when the batch contradicts itself, the vocabulary or the cache; nothing was written then.
+    pub fn forward(&self, batch: &Batch, kv: &mut KvPool) -> Result<Tensor, ModelError> {
+        self.forward_with_taps(batch, kv, &mut NoTaps)
+    }
+
+    /// [`forward`](Self::forward) that shows intermediate values to `taps`.
+    ///
+    /// # Errors
+    /// As `forward`, and what `taps` returns.
+    pub fn forward_with_taps(
+        &self,
+        batch: &Batch,
+        kv: &mut KvPool,
+        taps: &mut dyn Taps,
+    ) -> Result<Tensor, ModelError> {
+        batch.check(self.config.vocab_size, kv.block_count(), kv.block_size())?;
+        let step = self.step(batch);
+
+        let x = self.zeros(batch.token_ids.len())?; // [rows, hidden]
+        embed(self.embedding.weight(), &batch.token_ids, &x)?;
+        taps.tap(TapPoint::Embedding, &x)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(&x, &step, kv.layer(index), taps)?;
+        }
+
+        if batch.sample_rows.is_empty() {
+            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
+        }
+        let sampled = self.zeros(batch.sample_rows.len())?; // [sample_rows, hidden]
+        gather_rows(&x, &batch.sample_rows, &sampled)?;
+        let normed = self.norm.forward(&sampled)?; // [sample_rows, hidden]
+        taps.tap(TapPoint::FinalNorm, &normed)?;
+        Ok(self.lm_head.forward(&normed)?) // [sample_rows, vocabulary]
+    }
+
+    fn step<'a>(&'a self, batch: &'a Batch) -> Step<'a> {
+        let spans = batch.spans.iter();
+        Step {
+            positions: spans
+                .clone()
+                .flat_map(|span| span.start as u32..(span.start + span.rows.len()) as u32)
+                .collect(),
+            spans: spans
+                .map(|span| PagedSpan {
+                    block_table: &span.block_table,
+                    start: span.start,
+                    rows: span.rows.len(),
+                })
+                .collect(),
+            rope: &self.rope,
+            form: self.options.attention,
+        }
+    }
+
+    fn zeros(&self, rows: usize) -> Result<Tensor, ModelError> {
+        Ok(Tensor::zeros((rows, self.config.hidden_size), DType::F32, &Device::Cpu)?)
+    }
+}

@@ -1,0 +1,78 @@
+//! The mixture of experts: a router, the experts it chooses, the experts everyone shares.
+
+use candle_core::{DType, Device, Tensor};
+use kimi_kernels::{ExpertPlan, RouterConfig, choose_experts, expert_weights, gather_rows, scatter_add_rows};
+
+use crate::{Checkpoint, ModelConfig, ModelError, linear::Linear, mlp::Mlp, tensor_names as names};
+
+/// `Σ weight_e · expert_e(x) + shared(x)` over the experts that the router chooses for each row.
+#[derive(Debug)]
+pub(crate) struct MixtureOfExperts {
+    /// `[experts, hidden]`. Scores are computed in f32 whatever the weights' format.
+    router: Linear,
+    /// f32 `[experts]`: decides who is chosen, not how much they count.
+    correction_bias: Tensor,
+    routing: RouterConfig,
+    experts_per_token: usize,
+    experts: Vec<Mlp>,
+    /// All shared experts as one block. Neither gated nor scaled.
+    shared: Option<Mlp>,
+}
+
+impl MixtureOfExperts {
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+        let config: &ModelConfig = checkpoint.config();
+        let (hidden, count) = (config.hidden_size, config.n_routed_experts);
+        let bias = checkpoint.vector_f32(&names::layer(layer, names::CORRECTION_BIAS), count)?;
+        let experts = (0..count).map(|expert| {
+            let module = |projection: &str| names::expert(layer, expert, projection);
+            Mlp::load(checkpoint, module, hidden, config.moe_intermediate_size)
+        });
+        let shared = (config.n_shared_experts > 0).then(|| {
+            let module = |projection: &str| names::mlp(layer, names::SHARED_EXPERTS, projection);
+            Mlp::load(checkpoint, module, hidden, config.shared_intermediate_size())
+        });
+        Ok(Self {
+            router: Linear::load(checkpoint, &names::layer(layer, names::ROUTER), count, hidden)?,
+            correction_bias: Tensor::from_vec(bias, count, &Device::Cpu)?,
+            routing: RouterConfig {
+                groups: config.n_group,
+                top_groups: config.topk_group,
+                normalize: config.norm_topk_prob,
+                scaling: config.routed_scaling_factor as f32,
+            },
+            experts_per_token: config.num_experts_per_tok,
+            experts: experts.collect::<Result<_, _>>()?,
+            shared: shared.transpose()?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (tokens, hidden) = x.dims2()?;
+        let plan = self.route(x)?;
+        let out = match &self.shared {
+            Some(shared) => shared.forward(x)?,
+            None => x.zeros_like()?,
+        }; // [tokens, hidden]
+        debug_assert_eq!(out.dims(), [tokens, hidden]);
+        for (expert, range) in &plan.experts {
+            let rows = &plan.rows[range.clone()];
+            let gathered = Tensor::zeros((rows.len(), hidden), DType::F32, &Device::Cpu)?; // [rows, hidden]
+            gather_rows(x, rows, &gathered)?;
+            let result = self.experts[*expert].forward(&gathered)?; // [rows, hidden]
+            scatter_add_rows(&result, rows, &plan.weights[range.clone()], &out)?;
+        }
+        Ok(out)
+    }
+
+    fn route(&self, x: &Tensor) -> candle_core::Result<ExpertPlan> {
+        let (tokens, k) = (x.dim(0)?, self.experts_per_token);
+        let logits = self.router.forward(x)?; // [tokens, experts]
+        let chosen = Tensor::zeros((tokens, k), DType::U32, &Device::Cpu)?; // [tokens, k]
+        choose_experts(&logits, &self.correction_bias, self.routing, &chosen)?;
+        let weights = Tensor::zeros((tokens, k), DType::F32, &Device::Cpu)?; // [tokens, k]
+        expert_weights(&logits, &chosen, self.routing, &weights)?;
+        let (chosen, weights) = (chosen.flatten_all()?.to_vec1()?, weights.flatten_all()?.to_vec1()?);
+        ExpertPlan::new(&chosen, &weights, k, self.experts.len())
+    }
+}

@@ -1,0 +1,7 @@
+//! The model against what transformers computes for the same weights, and against itself on other paths.
+
+mod golden {
+    pub(crate) mod harness;
+    mod paths;
+    mod references;
+}
