@@ -1,1 +1,21 @@
-//! The model behind the engine's runner trait: batches, cache, sampling.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod error;
+mod filters;
+mod gather;
+mod kv_sizing;
+mod logprobs;
+mod rank;
+mod rank_group;
+mod sampler;
+mod score;
+mod softmax;
+
+pub use config::RunnerConfig;
+pub use error::{ScoreError, StartError};
+pub use kimi_k2::CacheDtype;
+pub use kv_sizing::{KvMemory, KvSizing, KvSizingError, available_memory};
+pub use rank_group::RankGroup;
+pub use sampler::SequenceSampler;
+pub use score::{ScoredToken, Scores, score, score_in_chunks};

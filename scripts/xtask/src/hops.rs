@@ -46,8 +46,9 @@ mod tests {
     use super::*;
 
     fn sources(labels: &[&str]) -> Vec<Source> {
-        let text = labels.iter().map(|label| format!("    /// Hop {label} of 9. Does it.\n")).collect();
-        vec![Source { path: "crates/a.rs".into(), text }]
+        let text: Vec<String> =
+            labels.iter().map(|label| format!("    /// Hop {label} of 9. Does it.\n")).collect();
+        vec![Source { path: "crates/a.rs".into(), text: text.concat() }]
     }
 
     #[test]

@@ -1,0 +1,20 @@
+//! What a runner is told before it starts.
+
+use kimi_k2::CacheDtype;
+
+use crate::KvMemory;
+
+/// Everything a rank needs beside the checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct RunnerConfig {
+    /// Positions in one cache block; the scheduler must be told the same.
+    pub block_size: usize,
+    /// Tokens of the longest sequence, prompt and answer together.
+    pub max_context: usize,
+    /// Sequences that run at once at most.
+    pub max_sequences: usize,
+    /// How much memory the cache may take.
+    pub kv_memory: KvMemory,
+    /// The number format of the cache.
+    pub cache_dtype: CacheDtype,
+}

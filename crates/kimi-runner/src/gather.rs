@@ -1,0 +1,62 @@
+//! From a plan's entries to the rows of one forward pass.
+
+use kimi_k2::{Batch, SequenceSpan};
+use kimi_scheduler::StepPlan;
+
+/// Hop 6 of 9. Lays the tokens of all entries in one row after another, in the plan's order, and marks the last row of
+/// each entry that samples; the logits come back in that order.
+pub(crate) fn gather(plan: &StepPlan) -> Batch {
+    let mut batch = Batch {
+        token_ids: Vec::with_capacity(plan.entries.iter().map(|entry| entry.tokens.len()).sum()),
+        spans: Vec::with_capacity(plan.entries.len()),
+        sample_rows: Vec::new(),
+    };
+    for entry in &plan.entries {
+        let first = batch.token_ids.len();
+        batch.token_ids.extend_from_slice(&entry.tokens);
+        let end = batch.token_ids.len();
+        batch.spans.push(SequenceSpan {
+            rows: first..end,
+            start: entry.start,
+            block_table: entry.blocks.iter().map(|block| block.0).collect(),
+        });
+        if entry.samples {
+            batch.sample_rows.push((end - 1) as u32);
+        }
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use kimi_scheduler::{BlockId, PlanEntry, SequenceId};
+
+    use super::*;
+
+    #[test]
+    fn rows_follow_the_plan() {
+        let entry = |id, start, tokens: &[u32], blocks: &[u32], samples| PlanEntry {
+            sequence: SequenceId(id),
+            start,
+            tokens: tokens.to_vec(),
+            blocks: blocks.iter().copied().map(BlockId).collect(),
+            samples,
+        };
+        let batch = gather(&StepPlan {
+            entries: vec![
+                entry(7, 20, &[5], &[2, 9], true),
+                entry(8, 0, &[1, 2, 3], &[4], false),
+                entry(9, 16, &[6, 7], &[0, 1], true),
+            ],
+            retired: vec![],
+        });
+        assert_eq!(batch.token_ids, [5, 1, 2, 3, 6, 7]);
+        assert_eq!(batch.sample_rows, [0, 5]);
+        let spans: Vec<_> = batch
+            .spans
+            .iter()
+            .map(|span| (span.rows.clone(), span.start, span.block_table.to_vec()))
+            .collect();
+        assert_eq!(spans, [(0..1, 20, vec![2, 9]), (1..4, 0, vec![4]), (4..6, 16, vec![0, 1])]);
+    }
+}
