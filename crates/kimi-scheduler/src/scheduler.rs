@@ -99,15 +99,9 @@ impl Scheduler {
         assert!(!self.in_flight, "the last plan was not committed");
         let mut budget = self.config.max_batch_tokens;
         let mut entries = Vec::new();
-        let preemptions_before = self.preemptions;
-        while entries.len() < self.running.len() && budget > 0 {
-            let Some(entry) = self.plan_running(entries.len(), budget) else { break };
-            budget -= entry.tokens.len();
-            entries.push(entry);
-        }
-        // Whoever was preempted is now first in the queue and would take back what the others need.
-        let all_fed = entries.len() == self.running.len() && self.preemptions == preemptions_before;
-        while all_fed && budget > 0 && self.admit() {
+        // Running ones first. A step that preempted admits nobody: what the preemption left over is less than its victim,
+        // now first in the queue, held and needs.
+        while budget > 0 && (entries.len() < self.running.len() || self.admit()) {
             let Some(entry) = self.plan_running(entries.len(), budget) else { break };
             budget -= entry.tokens.len();
             entries.push(entry);

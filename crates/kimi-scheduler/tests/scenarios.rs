@@ -101,3 +101,20 @@ fn a_request_that_never_ran_leaves_no_trace() {
     add(&mut scheduler, 8, 2, 1);
     assert_eq!(step(&mut scheduler), "8 0..2* (1)");
 }
+
+#[test]
+fn a_request_that_does_not_fit_yet_is_not_overtaken() {
+    let mut scheduler = scheduler(4, 8);
+    add(&mut scheduler, 0, 2, 3);
+    assert_eq!(step(&mut scheduler), "0 0..2* (1)");
+    add(&mut scheduler, 1, 5, 1);
+    add(&mut scheduler, 2, 1, 1);
+    assert_eq!(
+        step(&mut scheduler),
+        "0 2..3* (2)",
+        "1 could have the last 3 blocks, but 0 is about to need one"
+    );
+    assert_eq!(step(&mut scheduler), "0 3..4* (2)");
+    assert_eq!(step(&mut scheduler), "1 0..5* (3), -0", "2 would need the block that 1 may grow into");
+    assert_eq!(step(&mut scheduler), "2 0..1* (1), -1");
+}
