@@ -9,7 +9,8 @@ use kimi_chat::{
     Markers, OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, TokenRole, Vocabulary,
 };
 use kimi_engine::{
-    EngineFailure, Finished, GenerateRequest, GenerationStream, SampledToken, TokenEvent, TokenLogprobs,
+    EngineFailure, EngineHandle, EngineState, Finished, GenerateRequest, GenerationStream, SampledToken,
+    TokenEvent, TokenLogprobs,
 };
 use kimi_tokens::TokenId;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -56,6 +57,7 @@ pub(crate) struct Generation {
     start: OutputStart,
     has_content: bool,
     vocabulary: Arc<Vocabulary>,
+    engine: EngineHandle,
     log: RequestLog,
     /// Keeps a draining server alive until this answer ended.
     _running: TaskTrackerToken,
@@ -111,6 +113,7 @@ impl Generation {
             hide_reasoning: job.hide_reasoning,
             has_content: false,
             vocabulary: Arc::clone(&service.vocabulary),
+            engine: service.engine.clone(),
             log: RequestLog::new(request_id, prompt_tokens),
             _running: running,
         })
@@ -217,6 +220,10 @@ impl Generation {
 
     fn fail(&mut self, failure: &EngineFailure) -> ApiError {
         self.tokens = None;
+        if matches!(self.engine.state(), EngineState::Draining | EngineState::Ended) {
+            self.log.outcome = "stopped";
+            return ApiError::unavailable("The server stopped before the answer was done");
+        }
         self.log.fail(failure);
         ApiError::from_failure(failure, &self.log.request_id)
     }

@@ -4,12 +4,22 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::App;
+
+/// How long a connection may take to send a request's head, also when it is idle between requests.
+const IDLE_FOR: Duration = Duration::from_secs(75);
+
+/// Bytes of a request's head and of its body's pieces that are held at a time; a larger head is refused.
+const READ_BUFFER: usize = 64 * 1024;
 
 /// How long connections may take to send their last bytes after every answer has ended.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -20,32 +30,54 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// abort, which ends the remaining streams with an error event; then the listener closes. Bind the listener before the
 /// model is loaded, so that `/health` can report the progress.
 ///
+/// HTTP/1.1 only, with limits on the size of a request's head and on the time it takes to arrive.
+///
 /// # Errors
-/// When the listener breaks.
+/// When `listener` is not bound.
 pub async fn serve(
     listener: TcpListener,
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
     grace: Duration,
 ) -> io::Result<()> {
+    tracing::info!(address = %listener.local_addr()?, "listening");
     let close = CancellationToken::new();
-    // A token is a small packet; waiting for more would only delay it.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "could not switch off Nagle's algorithm");
-        }
-    });
-    let server = axum::serve(listener, app.router()).with_graceful_shutdown(close.clone().cancelled_owned());
     let stop = async {
         shutdown.await;
         drain(&app, grace).await;
         close.cancel();
-        sleep(CLOSE_WITHIN).await;
     };
-    tokio::select! {
-        result = server.into_future() => result,
-        () = stop => Ok(()),
+    let ((), ()) = tokio::join!(accept_until(listener, &app, &close), stop);
+    Ok(())
+}
+
+/// Takes connections until `close`, then lets each finish the answer it is writing.
+async fn accept_until(mut listener: TcpListener, app: &App, close: &CancellationToken) {
+    let router = app.router();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_FOR).max_buf_size(READ_BUFFER);
+    let open = GracefulShutdown::new();
+    loop {
+        let connection = tokio::select! {
+            // Errors of single connections and a shortage of file descriptors are waited out in there.
+            (connection, _) = Listener::accept(&mut listener) => connection,
+            () = close.cancelled() => break,
+        };
+        // A token is a small packet; waiting for more would only delay it.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "could not switch off Nagle's algorithm");
+        }
+        let service = TowerToHyperService::new(router.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(connection), service));
+        // The task owns the connection and with it every answer on it; it ends when the client leaves.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
     }
+    drop(listener);
+    let _ = timeout(CLOSE_WITHIN, open.shutdown()).await;
 }
 
 async fn drain(app: &App, grace: Duration) {

@@ -1,5 +1,6 @@
 //! A server on a free port of the loopback interface, a vocabulary of single bytes, and a client.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -30,9 +31,11 @@ const MARKERS: [&str; 13] = [
 ];
 
 pub(crate) static VOCABULARY: LazyLock<Arc<Vocabulary>> = LazyLock::new(|| {
-    let ranks: String = (0..=255_u8)
-        .map(|byte| format!("{} {byte}\n", base64::engine::general_purpose::STANDARD.encode([byte])))
-        .collect();
+    let mut ranks = String::new();
+    for byte in 0..=255_u8 {
+        let spelled = base64::engine::general_purpose::STANDARD.encode([byte]);
+        writeln!(ranks, "{spelled} {byte}").expect("memory takes every write");
+    }
     let decoder: serde_json::Map<String, Value> = MARKERS
         .iter()
         .enumerate()

@@ -100,6 +100,6 @@ async fn draining_ends_what_runs_when_the_grace_is_over() {
     server.stop();
     let transcript = streamed.text().await.expect("the stream is closed properly");
     assert!(!transcript.contains("[DONE]"));
-    assert!(chunks(&transcript).last().unwrap().get("error").is_some(), "{transcript}");
+    assert_eq!(chunks(&transcript).last().unwrap()["error"]["type"], "server_unavailable", "{transcript}");
     server.ended().await;
 }

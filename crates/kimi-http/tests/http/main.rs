@@ -1,4 +1,5 @@
 //! The whole HTTP layer over a real connection, with an engine that speaks scripts instead of a model.
+#![expect(clippy::unwrap_used, reason = "the tests' helpers may panic like the tests themselves")]
 
 mod answers;
 mod harness;

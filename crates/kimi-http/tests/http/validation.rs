@@ -19,7 +19,7 @@ async fn check_all(server: &Server, cases: &[(Value, &str)]) {
 }
 
 fn messages(messages: Value) -> Value {
-    json!({"messages": messages})
+    Value::Object([("messages".to_owned(), messages)].into_iter().collect())
 }
 
 fn function(name: &str) -> Value {
