@@ -3,7 +3,9 @@
 use candle_core::Tensor;
 use kimi_k2::{AttentionForm, CacheDtype, KvPool};
 
-use super::harness::{Golden, Sequence, TOLERANCE, advance, assert_close, load, logits_in_chunks, models};
+use super::harness::{
+    Golden, Sequence, TOLERANCE, advance, assert_close, load, logits_in_chunks, max_difference, models,
+};
 
 fn ids() -> Vec<u32> {
     Golden::open(&models().join("golden/tiny-golden.safetensors")).ids("text.ids")

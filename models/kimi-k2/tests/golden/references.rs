@@ -37,3 +37,36 @@ fn tiny_int4() {
     let directory = models().join("golden");
     check(&directory.join("tiny-int4"), &directory.join("tiny-golden.safetensors"), "text.");
 }
+
+/// Moonlight's shape: no query bottleneck, plain rotary embedding, two shared experts, bf16 experts.
+#[test]
+fn moonlight_bf16() {
+    check_own("moonlight-bf16");
+}
+
+/// K2-Thinking's shape with group-limited routing, two dense layers and equal YaRN betas.
+#[test]
+fn grouped_int4() {
+    check_own("grouped-int4");
+}
+
+/// K2-Instruct's format: fp8 whose blocks do not divide the matrices, in two shards.
+#[test]
+fn instruct_fp8() {
+    check_own("instruct-fp8");
+}
+
+fn check_own(name: &str) {
+    let directory = models().join("golden").join(name);
+    check(&directory, &directory.join("golden.safetensors"), "");
+}
+
+/// The trained demonstration checkpoint, whose reference logits lie beside it.
+#[test]
+fn kimi_nano() {
+    let golden = Golden::open(&models().join("golden/kimi-nano-logits.safetensors"));
+    for form in [AttentionForm::Expanded, AttentionForm::Absorbed] {
+        let (logits, _) = recorded_forward(&load(&models().join("kimi-nano"), form), &golden.ids("ids"));
+        assert_close(&format!("{form:?} logits"), &logits, &golden.floats("logits"), 1e-3);
+    }
+}
