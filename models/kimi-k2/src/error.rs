@@ -77,27 +77,22 @@ impl std::error::Error for CheckpointError {}
 
 impl fmt::Display for CheckpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = self.what.to_string();
-        let place: Vec<String> = [("file", &self.file), ("tensor", &self.tensor)]
-            .into_iter()
-            .filter_map(|(label, value)| value.as_ref().map(|value| format!("{label} {value}")))
-            .collect();
-        if !place.is_empty() {
-            line += &format!(" ({})", place.join(", "));
-        }
-        let facts: Vec<String> = [("expected", &self.expected), ("found", &self.found)]
-            .into_iter()
-            .filter_map(|(label, value)| value.as_ref().map(|value| format!("{label} {value}")))
-            .collect();
-        if !facts.is_empty() {
-            line += &format!(": {}", facts.join(", "));
-        }
-        if let Some(advice) = &self.advice {
-            line += &format!("; {advice}");
-        }
-        if self.more > 0 {
-            line += &format!(" ({} more problems like this)", self.more);
-        }
+        let part = |before: &str, parts: Vec<String>, after: &str| {
+            if parts.is_empty() { String::new() } else { format!("{before}{}{after}", parts.join(", ")) }
+        };
+        let labelled = |label: &str, value: &Option<Box<str>>| value.as_ref().map(|v| format!("{label} {v}"));
+        let place = [labelled("file", &self.file), labelled("tensor", &self.tensor)].into_iter().flatten();
+        let facts =
+            [labelled("expected", &self.expected), labelled("found", &self.found)].into_iter().flatten();
+        let more = (self.more > 0).then(|| format!("{} more problems like this", self.more));
+        let line = [
+            self.what.to_string(),
+            part(" (", place.collect(), ")"),
+            part(": ", facts.collect(), ""),
+            part("; ", self.advice.iter().map(ToString::to_string).collect(), ""),
+            part(" (", more.into_iter().collect(), ")"),
+        ]
+        .concat();
         // Parts may quote file contents and messages of the system; the promise of one line is kept here.
         f.write_str(&line.replace(['\n', '\r'], " "))
     }

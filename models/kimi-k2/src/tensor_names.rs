@@ -29,7 +29,7 @@ pub const ROUTER: &str = "mlp.gate";
 pub const MLP: &str = "mlp";
 /// Block of an MoE layer, for [`mlp`].
 pub const SHARED_EXPERTS: &str = "mlp.shared_experts";
-/// Projection of an MLP `[inner, hidden]` whose output passes through SiLU.
+/// Projection of an MLP `[inner, hidden]` whose output passes through `SiLU`.
 pub const GATE_PROJ: &str = "gate_proj";
 /// Projection of an MLP `[inner, hidden]`.
 pub const UP_PROJ: &str = "up_proj";

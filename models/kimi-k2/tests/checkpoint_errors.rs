@@ -1,5 +1,7 @@
 //! Bad checkpoints: each gives one clear line that names the file, the tensor, what was expected and what is there.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -7,12 +7,12 @@ use crate::CheckpointError;
 /// A JSON object of `config.json` and the path that leads to it.
 pub(super) struct Fields<'a> {
     object: &'a Map<String, Value>,
-    /// "" for the file itself, "text_config." and so on for what is inside.
+    /// Empty for the file itself, `text_config.` and so on for what is inside.
     path: String,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `value`, which lies at `path` ("" for the root).
+    /// The fields of `value`, which lies at `path` (empty for the root).
     pub(super) fn of(value: &'a Value, path: &str) -> Result<Self, CheckpointError> {
         let object = value.as_object().ok_or_else(|| {
             let name = if path.is_empty() { "config.json" } else { path };

@@ -2,6 +2,7 @@
 //! the locks, all as `huggingface_hub` has them, so that programs share what they fetched.
 
 use std::{
+    fmt::Write,
     fs::{self, File},
     path::{Component, Path, PathBuf},
 };
@@ -158,7 +159,7 @@ fn escaped(text: &str, keep_slash: bool) -> String {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(byte.into()),
             b'/' if keep_slash => out.push('/'),
-            _ => out += &format!("%{byte:02X}"),
+            _ => write!(out, "%{byte:02X}").expect("invariant: writing to a String never fails"),
         }
     }
     out

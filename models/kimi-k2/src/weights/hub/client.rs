@@ -15,7 +15,7 @@ pub(super) const MAX_ATTEMPTS: u32 = 5;
 const MAX_REDIRECTS: usize = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// A connection that is silent for so long is dead; the transfer goes on with another one.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest list of files that is believed.
 const MAX_JSON: u64 = 64 << 20;
 
@@ -98,7 +98,7 @@ impl Client {
     /// What the hub announces about the file at `url`.
     ///
     /// For large files the hub redirects to another host; hash and size are in the headers of the first answer, and the
-    /// other host's ETag means something else.
+    /// other host's `ETag` means something else.
     pub(super) fn metadata(&self, name: &str, url: &str) -> Result<RemoteFile, HubError> {
         self.with_retries(|| {
             let (mut hops, mut last) = self.follow(url, Wanted::Head)?;
@@ -240,7 +240,7 @@ pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// An ETag without quotes and weakness mark; it becomes a file name, so anything else than a plain word is refused.
+/// An `ETag` without quotes and weakness mark; it becomes a file name, so anything else than a plain word is refused.
 fn clean_etag(etag: &str) -> Option<String> {
     let etag = etag.trim().trim_start_matches("W/").trim_matches('"');
     let plain = etag.chars().all(|char| char.is_ascii_alphanumeric() || "-_".contains(char));

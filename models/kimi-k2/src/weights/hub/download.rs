@@ -199,7 +199,7 @@ impl Partial {
             return Err(damaged(format!("{size} bytes"), format!("{} bytes", self.length)));
         }
         let (Some(expected), Some(hash)) = (file.sha256(), &self.hash) else { return Ok(()) };
-        let found: String = hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&hash.clone().finalize());
         if found.eq_ignore_ascii_case(expected) {
             return Ok(());
         }
@@ -214,4 +214,11 @@ impl Partial {
     fn remove(self) -> Result<(), HubError> {
         fs::remove_file(&self.path).map_err(|error| HubError::io(&self.path, &error))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from_digit(digit.into(), 16).expect("invariant: four bits are a digit"))
+        .collect()
 }

@@ -71,7 +71,7 @@ impl HubConfig {
         let home = variable("HF_HOME").map_or_else(|| user_cache().join("huggingface"), PathBuf::from);
         let mut config = Self::new(variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from));
         if let Some(endpoint) = variable("HF_ENDPOINT") {
-            config.endpoint = endpoint.trim_end_matches('/').to_owned();
+            endpoint.trim_end_matches('/').clone_into(&mut config.endpoint);
         }
         let token_file = variable("HF_TOKEN_PATH").map_or_else(|| home.join("token"), PathBuf::from);
         let token = variable("HF_TOKEN").or_else(|| std::fs::read_to_string(token_file).ok());
