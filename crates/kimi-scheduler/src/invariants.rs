@@ -17,13 +17,13 @@ impl Scheduler {
     /// Free and held blocks together are exactly the cache, each once.
     fn check_blocks(&self) {
         let held = self.running.iter().flat_map(Sequence::blocks);
-        let mut blocks: Vec<u32> = self.pool.free_blocks().iter().chain(held).map(|block| block.0).collect();
-        blocks.sort_unstable();
-        assert!(
-            blocks.iter().copied().eq(0..self.pool.total() as u32),
-            "free and held blocks are not the cache: {blocks:?} of {}",
-            self.pool.total()
-        );
+        let mut seen = vec![false; self.pool.total()];
+        for block in self.pool.free_blocks().iter().chain(held) {
+            let first_time = !std::mem::replace(&mut seen[block.0 as usize], true);
+            assert!(first_time, "{block:?} is held twice, or held and free");
+        }
+        let lost = seen.iter().position(|seen| !seen);
+        assert_eq!(lost, None, "a block is neither free nor held");
     }
 
     /// Running before waiting, each in arrival order, and not too many of them.
