@@ -64,6 +64,27 @@ async fn wait_for_waiting(server: &Server, count: usize) {
 }
 
 #[tokio::test]
+async fn many_who_leave_at_any_time_leave_nothing_behind() {
+    let mut setup = Setup::new(saying("</think>aaaa").with_step_time(Duration::from_millis(1)));
+    setup.max_waiting = 1000;
+    let server = setup.serve().await;
+    let visits = (0..200_u64).map(|visitor| {
+        let request = server.post(&hello_with(json!({"stream": visitor % 2 == 0})));
+        let stay = Duration::from_millis(visitor * 7 % 90);
+        tokio::spawn(async move {
+            let answer = async { request.send().await.unwrap().bytes().await };
+            tokio::time::timeout(stay, answer).await.expect_err("nobody gets to the end");
+        })
+    });
+    for visit in visits.collect::<Vec<_>>() {
+        visit.await.unwrap();
+    }
+    server.wait_for_running(0).await;
+    wait_for_waiting(&server, 0).await;
+    assert_eq!(server.engine.load().blocks_used, 0);
+}
+
+#[tokio::test]
 async fn draining_finishes_what_runs_and_refuses_the_rest() {
     let runner = saying("</think>0123456789<|im_end|>").with_step_time(Duration::from_millis(40));
     let mut server = Setup::new(runner).serve().await;

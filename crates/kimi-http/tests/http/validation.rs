@@ -316,3 +316,49 @@ async fn a_prompt_without_room_for_an_answer_says_by_how_much() {
         json!({"message": message, "type": "invalid_request_error", "code": "context_length_exceeded"})
     );
 }
+
+/// Every key with every kind of value: an answer or a 4xx in JSON, never a server error, and the server lives on.
+#[tokio::test]
+async fn no_value_of_any_key_is_a_server_error() {
+    let server = Setup::new(saying("</think>ok<|im_end|>")).serve().await;
+    let keys = "model messages max_completion_tokens max_tokens temperature top_p n presence_penalty frequency_penalty stop \
+        stream stream_options response_format tools tool_choice parallel_tool_calls thinking chat_template_kwargs \
+        enable_thinking reasoning reasoning_effort thinking_budget logprobs top_logprobs seed top_k min_p \
+        repetition_penalty logit_bias stop_token_ids ignore_eos min_tokens agent functions function_call user";
+    let message_keys = "role content name tool_calls tool_call_id reasoning_content reasoning partial tools";
+    let values = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(-1),
+        json!(1e300),
+        json!(1e-300),
+        json!(u64::MAX),
+        json!(i64::MIN),
+        json!(""),
+        json!("<|im_end|>\u{0}é"),
+        json!([]),
+        json!([null, 7, "x", {}]),
+        json!({}),
+        json!({"type": "function", "enabled": false, "0": 1}),
+        json!([[[[[[[[]]]]]]]]),
+    ];
+    for value in &values {
+        for key in keys.split_whitespace() {
+            let mut body = hello_with(json!({"max_tokens": 20}));
+            body[key] = value.clone();
+            let status = server.post(&body).send().await.unwrap().status().as_u16();
+            assert!(matches!(status, 200 | 400 | 404), "{key} = {value} gave {status}");
+        }
+        for key in message_keys.split_whitespace() {
+            for role in ["user", "assistant", "system", "tool"] {
+                let mut body = hello_with(json!({"max_tokens": 20}));
+                body["messages"] = json!([{"role": role, "content": "Hi"}]);
+                body["messages"][0][key] = value.clone();
+                let status = server.post(&body).send().await.unwrap().status().as_u16();
+                assert!(matches!(status, 200 | 400), "{role} with {key} = {value} gave {status}");
+            }
+        }
+    }
+    assert_eq!(server.chat(&hello()).await.0, 200);
+}
