@@ -18,6 +18,8 @@ pub struct EngineHandle {
     pub(crate) inbox: mpsc::UnboundedSender<Message>,
     /// One permit for each request that may be accepted and not ended. Closed when no more are taken.
     pub(crate) slots: Arc<Semaphore>,
+    /// How many permits there are in all.
+    pub(crate) capacity: usize,
     pub(crate) load: watch::Receiver<Load>,
     pub(crate) state: Arc<watch::Sender<EngineState>>,
     pub(crate) limits: EngineLimits,
@@ -79,7 +81,9 @@ impl EngineHandle {
         }
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|error| match error {
             TryAcquireError::Closed => SubmitError::Stopping,
-            TryAcquireError::NoPermits => SubmitError::Busy { queued: self.load().waiting },
+            TryAcquireError::NoPermits => {
+                SubmitError::Busy { queued: self.capacity.saturating_sub(self.load().running) }
+            }
         })?;
         let (sender, events) = mpsc::unbounded_channel();
         let submission =

@@ -27,9 +27,11 @@ pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandl
     let (state_sender, state) = watch::channel(EngineState::Serving);
     let state_sender = Arc::new(state_sender);
     let metrics = Arc::new(EngineMetrics::new());
+    let capacity = config.scheduler.max_sequences + config.max_waiting;
     let handle = EngineHandle {
         inbox,
-        slots: Arc::new(Semaphore::new(config.scheduler.max_sequences + config.max_waiting)),
+        slots: Arc::new(Semaphore::new(capacity)),
+        capacity,
         load,
         state: Arc::clone(&state_sender),
         limits: config.limits(),

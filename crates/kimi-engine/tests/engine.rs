@@ -175,9 +175,9 @@ fn a_full_queue_is_busy_until_somebody_leaves() {
     let first = engine.generate(request(0, 50)).unwrap();
     let _second = engine.generate(request(0, 50)).unwrap();
     let _third = engine.generate(request(0, 50)).unwrap();
-    assert!(matches!(engine.generate(request(0, 50)), Err(SubmitError::Busy { .. })));
-    drop(first);
     gate.step_begins();
+    assert_eq!(engine.generate(request(0, 50)).unwrap_err(), SubmitError::Busy { queued: 2 });
+    drop(first);
     gate.let_it_end();
     gate.step_begins();
     assert!(engine.generate(request(0, 50)).is_ok(), "the place of the first is free again");
