@@ -137,10 +137,17 @@ impl App {
 
     /// Closes the API and returns what served it, if it was open.
     pub(crate) fn drain(&self) -> Option<Arc<ReadyService>> {
-        match self.0.state.send_replace(ServerState::Draining) {
-            ServerState::Ready(service) => Some(service),
-            ServerState::Loading { .. } | ServerState::Draining | ServerState::Failed(_) => None,
-        }
+        let mut served = None;
+        self.0.state.send_modify(|state| match state {
+            // Why it failed stays more useful than that it stops.
+            ServerState::Failed(_) => {}
+            ServerState::Loading { .. } | ServerState::Ready(_) | ServerState::Draining => {
+                if let ServerState::Ready(service) = std::mem::replace(state, ServerState::Draining) {
+                    served = Some(service);
+                }
+            }
+        });
+        served
     }
 
     /// What answers requests, or 503 with the reason why nothing does.

@@ -40,7 +40,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
     grace: Duration,
 ) -> io::Result<()> {
-    tracing::info!(address = %listener.local_addr()?, "listening");
+    tracing::debug!(address = %listener.local_addr()?, "listening");
     let close = CancellationToken::new();
     let stop = async {
         shutdown.await;
