@@ -27,4 +27,7 @@ pub use kv_pool::{CacheDtype, KvPool};
 pub use model::{KimiModel, ModelOptions};
 pub use model_error::ModelError;
 pub use taps::{NoTaps, TapPoint, Taps};
-pub use weights::{Checkpoint, CheckpointFiles, StoredTensor, hub};
+pub use weights::{
+    Checkpoint, CheckpointFiles, StoredTensor,
+    hub::{DEFAULT_REVISION, DownloadProgress, Hub, HubConfig, HubError},
+};

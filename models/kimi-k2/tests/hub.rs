@@ -4,13 +4,10 @@
 
 mod fake_hub;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use fake_hub::{COMMIT, FakeHub, Request, sha256};
-use kimi_k2::{
-    Checkpoint, CheckpointFiles,
-    hub::{Hub, HubConfig, HubError, OnProgress},
-};
+use kimi_k2::{Checkpoint, CheckpointFiles, DownloadProgress, Hub, HubConfig, HubError};
 use safetensors::SafeTensors;
 use serde_json::json;
 use tempfile::TempDir;
@@ -18,7 +15,6 @@ use tempfile::TempDir;
 /// A name that needs escaping, and a second, small shard.
 const BIG: &str = "shard one.safetensors";
 const SMALL: &str = "b.safetensors";
-const SILENT: OnProgress<'static> = &|_| {};
 
 /// The tiny checkpoint as a sharded repository with files that serving does not need.
 fn repository() -> BTreeMap<String, Vec<u8>> {
@@ -43,6 +39,8 @@ fn repository() -> BTreeMap<String, Vec<u8>> {
         ("unused.safetensors".to_owned(), vec![1; 100]),
     ])
 }
+
+fn silent(_: DownloadProgress<'_>) {}
 
 struct World {
     server: FakeHub,
@@ -112,18 +110,11 @@ fn loads(directory: &Path) {
 #[test]
 fn pulls_what_serving_needs_into_the_shared_layout() {
     let world = World::new();
-    let reports = Mutex::new(Vec::new());
-    let directory = world
-        .hub()
-        .pull("org/tiny", "main", &|progress| {
-            reports.lock().unwrap().push((
-                progress.file == BIG,
-                progress.done,
-                progress.all_done,
-                progress.all_total,
-            ));
-        })
-        .unwrap();
+    let mut reports = Vec::new();
+    let mut on_progress = |progress: DownloadProgress<'_>| {
+        reports.push((progress.file == BIG, progress.done, progress.all_done, progress.all_total));
+    };
+    let directory = world.hub().pull("org/tiny", "main", &mut on_progress).unwrap();
     loads(&directory);
     assert_eq!(directory, world.repo().join("snapshots").join(COMMIT));
     assert_eq!(fs::read_to_string(world.repo().join("refs/main")).unwrap(), COMMIT);
@@ -142,7 +133,6 @@ fn pulls_what_serving_needs_into_the_shared_layout() {
     let needed =
         ["config.json", "tiktoken.model", "chat_template.jinja", "model.safetensors.index.json", BIG, SMALL];
     let all: u64 = needed.iter().map(|name| world.server.state().files[*name].len() as u64).sum();
-    let reports = reports.into_inner().unwrap();
     let big = world.server.state().files[BIG].len() as u64;
     assert!(reports.iter().any(|&(is_big, done, ..)| is_big && done == big));
     assert!(
@@ -159,7 +149,7 @@ fn pulls_what_serving_needs_into_the_shared_layout() {
     }
 
     // Complete: the hub is asked only what the revision means now.
-    assert_eq!(world.hub().pull("org/tiny", "main", SILENT).unwrap(), directory);
+    assert_eq!(world.hub().pull("org/tiny", "main", &mut silent).unwrap(), directory);
     assert_eq!(world.server.take_requests().len(), 1);
 }
 
@@ -167,7 +157,7 @@ fn pulls_what_serving_needs_into_the_shared_layout() {
 fn goes_on_after_a_cut() {
     let world = World::with_one_shard();
     world.server.state().cuts = vec![1_000_000, 500_000];
-    let directory = world.hub().pull("org/tiny", "main", SILENT).unwrap();
+    let directory = world.hub().pull("org/tiny", "main", &mut silent).unwrap();
     loads(&directory);
     let wanted = [None, Some("bytes=1000000-".to_owned()), Some("bytes=1500000-".to_owned())];
     assert_eq!(world.ranges(), wanted);
@@ -178,7 +168,7 @@ fn goes_on_in_a_later_run() {
     let world = World::with_one_shard();
     world.server.state().cuts = vec![700_000];
     world.server.state().unavailable = 1000;
-    let error = world.hub().pull("org/tiny", "main", SILENT).unwrap_err();
+    let error = world.hub().pull("org/tiny", "main", &mut silent).unwrap_err();
     one_line(&error, &["keeps breaking", "run the command again"]);
     assert!(world.offline().cached("org/tiny", "main").is_err(), "nothing unfinished is offered");
     let partial = world.repo().join("blobs").join(format!("{}.incomplete", world.big_etag()));
@@ -187,7 +177,7 @@ fn goes_on_in_a_later_run() {
     world.ranges();
 
     world.server.state().unavailable = 0;
-    let directory = world.hub().pull("org/tiny", "main", SILENT).unwrap();
+    let directory = world.hub().pull("org/tiny", "main", &mut silent).unwrap();
     loads(&directory);
     assert_eq!(world.ranges(), [Some(format!("bytes={length}-"))]);
     assert!(!partial.exists());
@@ -199,18 +189,19 @@ fn servers_without_ranges_or_head_work_too() {
     world.server.state().ignores_ranges = true;
     world.server.state().no_head = true;
     world.server.state().cuts = vec![1_000_000, 1_000_000];
-    loads(&world.hub().pull("org/tiny", "main", SILENT).unwrap());
+    loads(&world.hub().pull("org/tiny", "main", &mut silent).unwrap());
 }
 
 #[test]
 fn damaged_contents_are_thrown_away() {
-    let world = World::new();
-    world.server.state().corrupt = 2;
-    loads(&world.hub().pull("org/tiny", "main", SILENT).unwrap());
+    let world = World::with_one_shard();
+    world.server.state().corrupt = 1;
+    loads(&world.hub().pull("org/tiny", "main", &mut silent).unwrap());
+    assert_eq!(world.ranges(), [None, None], "once damaged, once good");
 
-    let world = World::new();
+    let world = World::with_one_shard();
     world.server.state().corrupt = 1000;
-    let error = world.hub().pull("org/tiny", "main", SILENT).unwrap_err();
+    let error = world.hub().pull("org/tiny", "main", &mut silent).unwrap_err();
     one_line(&error, &["arrived damaged twice", "expected sha256", "found sha256"]);
     for name in [world.big_etag(), format!("{}.incomplete", world.big_etag())] {
         assert!(!world.repo().join("blobs").join(name).exists());
@@ -221,32 +212,35 @@ fn damaged_contents_are_thrown_away() {
     let partial = world.repo().join("blobs").join(format!("{}.incomplete", world.big_etag()));
     fs::write(&partial, vec![7; 5000]).unwrap();
     world.ranges();
-    loads(&world.hub().pull("org/tiny", "main", SILENT).unwrap());
+    loads(&world.hub().pull("org/tiny", "main", &mut silent).unwrap());
     assert_eq!(world.ranges(), [Some("bytes=5000-".to_owned()), None]);
 }
 
 #[test]
 fn offline_uses_the_cache_and_says_what_is_missing() {
     let world = World::new();
-    let error = world.offline().fetch("org/tiny", "main", SILENT).unwrap_err();
+    let error = world.offline().fetch("org/tiny", "main", &mut silent).unwrap_err();
     one_line(&error, &["org/tiny", "main", "missing the whole checkpoint", "pull org/tiny"]);
     assert_eq!(world.server.take_requests().len(), 0);
 
-    let pulled = world.hub().pull("org/tiny", "main", SILENT).unwrap();
+    let pulled = world.hub().pull("org/tiny", "main", &mut silent).unwrap();
     world.server.take_requests();
-    let cached = world.offline().fetch("org/tiny", "main", SILENT).unwrap();
+    let cached = world.offline().fetch("org/tiny", "main", &mut silent).unwrap();
     assert_eq!(cached, pulled);
     loads(&cached);
     assert_eq!(world.offline().cached("org/tiny", COMMIT).unwrap(), pulled, "a commit is a revision");
     fs::remove_file(pulled.join(BIG)).unwrap();
-    one_line(&world.offline().fetch("org/tiny", "main", SILENT).unwrap_err(), &[&format!("missing {BIG}")]);
+    one_line(
+        &world.offline().fetch("org/tiny", "main", &mut silent).unwrap_err(),
+        &[&format!("missing {BIG}")],
+    );
     assert_eq!(world.server.take_requests().len(), 0);
 }
 
 #[test]
 fn unreachable_hub_falls_back_to_the_cache() {
     let world = World::new();
-    let pulled = world.hub().pull("org/tiny", "main", SILENT).unwrap();
+    let pulled = world.hub().pull("org/tiny", "main", &mut silent).unwrap();
     let gone = || {
         let mut config = world.config();
         // A port that was free a moment ago.
@@ -254,8 +248,11 @@ fn unreachable_hub_falls_back_to_the_cache() {
         config.endpoint = format!("http://{free}");
         Hub::new(config)
     };
-    assert_eq!(gone().fetch("org/tiny", "main", SILENT).unwrap(), pulled);
-    one_line(&gone().fetch("org/tiny", "other", SILENT).unwrap_err(), &["cannot be reached", "--offline"]);
+    assert_eq!(gone().fetch("org/tiny", "main", &mut silent).unwrap(), pulled);
+    one_line(
+        &gone().fetch("org/tiny", "other", &mut silent).unwrap_err(),
+        &["cannot be reached", "--offline"],
+    );
 }
 
 #[test]
@@ -263,9 +260,9 @@ fn revisions_have_their_own_snapshots() {
     let world = World::new();
     let other = "ffffffffffffffffffffffffffffffffffffffff";
     world.server.state().revisions.insert("refs/pr/1".to_owned(), other.to_owned());
-    let main = world.hub().pull("org/tiny", "main", SILENT).unwrap();
+    let main = world.hub().pull("org/tiny", "main", &mut silent).unwrap();
     world.ranges();
-    let pr = world.hub().pull("org/tiny", "refs/pr/1", SILENT).unwrap();
+    let pr = world.hub().pull("org/tiny", "refs/pr/1", &mut silent).unwrap();
     assert_ne!(main, pr);
     assert_eq!(world.ranges(), [], "contents that are here are not fetched again");
     loads(&pr);
@@ -276,19 +273,25 @@ fn revisions_have_their_own_snapshots() {
 fn refusals_say_what_to_do() {
     let world = World::new();
     one_line(
-        &world.hub().pull("org/tiny", "nope", SILENT).unwrap_err(),
+        &world.hub().pull("org/tiny", "nope", &mut silent).unwrap_err(),
         &["does not exist", "404", "RevisionNotFound", "--revision"],
     );
-    one_line(&world.hub().pull("org/none", "main", SILENT).unwrap_err(), &["does not exist"]);
+    one_line(&world.hub().pull("org/none", "main", &mut silent).unwrap_err(), &["does not exist"]);
     world.server.state().refuse = Some(403);
-    one_line(&world.hub().pull("org/tiny", "main", SILENT).unwrap_err(), &["403", "GatedRepo", "licence"]);
+    one_line(
+        &world.hub().pull("org/tiny", "main", &mut silent).unwrap_err(),
+        &["403", "GatedRepo", "licence"],
+    );
     let anonymous = Hub::new(HubConfig { token: None, ..world.config() });
     world.server.state().refuse = Some(401);
-    one_line(&anonymous.pull("org/tiny", "main", SILENT).unwrap_err(), &["401", "set HF_TOKEN"]);
+    one_line(&anonymous.pull("org/tiny", "main", &mut silent).unwrap_err(), &["401", "set HF_TOKEN"]);
     for id in ["../tiny", "org/tiny/more", "", "org/.."] {
-        one_line(&world.hub().pull(id, "main", SILENT).unwrap_err(), &["repository id", "organisation/name"]);
+        one_line(
+            &world.hub().pull(id, "main", &mut silent).unwrap_err(),
+            &["repository id", "organisation/name"],
+        );
     }
-    one_line(&world.hub().pull("org/tiny", "../../x", SILENT).unwrap_err(), &["revision"]);
+    one_line(&world.hub().pull("org/tiny", "../../x", &mut silent).unwrap_err(), &["revision"]);
 }
 
 #[test]
@@ -302,15 +305,15 @@ fn variables_as_other_programs_read_them() {
         })
     };
     let plain = read(&[("HOME", "/home/someone")]);
-    assert_eq!(plain.cache, Path::new("/home/someone/.cache/huggingface/hub"));
+    assert_eq!(plain.cache_dir, Path::new("/home/someone/.cache/huggingface/hub"));
     assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
     let full = read(&[("HF_HOME", &path), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1")]);
-    assert_eq!(full.cache, home.path().join("hub"));
+    assert_eq!(full.cache_dir, home.path().join("hub"));
     assert_eq!((full.endpoint.as_str(), full.offline), ("http://mirror", true));
     assert_eq!(full.token.as_deref(), Some("hf_from_file"));
     let explicit = read(&[("HF_HOME", &path), ("HF_HUB_CACHE", "/big/disk"), ("HF_TOKEN", "hf_variable")]);
     assert_eq!(
-        (explicit.cache.to_str(), explicit.token.as_deref()),
+        (explicit.cache_dir.to_str(), explicit.token.as_deref()),
         (Some("/big/disk"), Some("hf_variable"))
     );
     assert!(!format!("{explicit:?}").contains("hf_variable"), "a token must not reach a log");

@@ -3,7 +3,7 @@
 mod checkpoint;
 mod files;
 mod finite;
-pub mod hub;
+pub(crate) mod hub;
 mod index;
 mod linear;
 mod required;

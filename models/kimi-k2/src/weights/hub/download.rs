@@ -13,7 +13,7 @@ use ureq::{
 };
 
 use super::{
-    HubConfig, HubError,
+    HubError,
     cache::create_parent,
     client::{self, Client, MAX_ATTEMPTS, RemoteFile},
 };
@@ -27,12 +27,10 @@ const BUFFER: usize = 256 * 1024;
 /// The hub refuses, the transfer brings nothing several times in a row, the contents are wrong twice, the disk is full.
 pub(super) fn download(
     client: &Client,
-    config: &HubConfig,
     file: &RemoteFile,
     blob: &Path,
-    report: &dyn Fn(u64),
+    report: &mut dyn FnMut(u64),
 ) -> Result<(), HubError> {
-    debug_assert!(!config.offline, "offline never downloads");
     create_parent(blob)?;
     let mut partial = Partial::open(blob, file.sha256().is_some())?;
     let mut damaged = false;
@@ -61,7 +59,7 @@ fn transfer(
     client: &Client,
     file: &RemoteFile,
     partial: &mut Partial,
-    report: &dyn Fn(u64),
+    report: &mut dyn FnMut(u64),
 ) -> Result<u64, HubError> {
     let mut size = file.size;
     let mut fruitless = 0;
@@ -135,7 +133,7 @@ impl Partial {
         &mut self,
         response: Response<Body>,
         size: Option<u64>,
-        report: &dyn Fn(u64),
+        report: &mut dyn FnMut(u64),
     ) -> Result<Option<String>, HubError> {
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {

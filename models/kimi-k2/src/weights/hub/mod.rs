@@ -12,8 +12,8 @@ mod error;
 use std::{
     path::PathBuf,
     sync::{
-        Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -34,7 +34,7 @@ pub const DEFAULT_REVISION: &str = "main";
 #[derive(Clone)]
 pub struct HubConfig {
     /// The cache's `hub` directory.
-    pub cache: PathBuf,
+    pub cache_dir: PathBuf,
     /// Base address, such as `https://huggingface.co`.
     pub endpoint: String,
     /// Sent to the endpoint's host only.
@@ -46,11 +46,14 @@ pub struct HubConfig {
 }
 
 impl HubConfig {
-    /// The public hub with the cache in `cache`.
-    pub fn new(cache: PathBuf) -> Self {
+    /// The public hub.
+    pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+
+    /// The public hub with the cache in `cache_dir`.
+    pub fn new(cache_dir: PathBuf) -> Self {
         Self {
-            cache,
-            endpoint: "https://huggingface.co".to_owned(),
+            cache_dir,
+            endpoint: Self::DEFAULT_ENDPOINT.to_owned(),
             token: None,
             offline: false,
             retry_delay: Duration::from_secs(1),
@@ -86,7 +89,7 @@ impl std::fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The token must never reach a log.
         f.debug_struct("HubConfig")
-            .field("cache", &self.cache)
+            .field("cache_dir", &self.cache_dir)
             .field("endpoint", &self.endpoint)
             .field("token", &self.token.as_ref().map(|_| "set"))
             .field("offline", &self.offline)
@@ -94,9 +97,9 @@ impl std::fmt::Debug for HubConfig {
     }
 }
 
-/// How far a download is. Reported from several threads.
+/// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress<'a> {
+pub struct DownloadProgress<'a> {
     /// The file that has just grown.
     pub file: &'a str,
     /// Its bytes that are here.
@@ -108,9 +111,6 @@ pub struct Progress<'a> {
     /// Bytes of all files. Grows once, when the shards' sizes become known.
     pub all_total: u64,
 }
-
-/// Takes progress reports.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress<'_>) + Sync);
 
 /// A hub and the cache of what was fetched from it.
 pub struct Hub {
@@ -151,7 +151,7 @@ impl Hub {
         &self,
         repo: &str,
         revision: &str,
-        on_progress: OnProgress<'_>,
+        on_progress: &mut dyn FnMut(DownloadProgress<'_>),
     ) -> Result<PathBuf, HubError> {
         if self.config.offline {
             return self.cached(repo, revision);
@@ -171,7 +171,7 @@ impl Hub {
     /// # Errors
     /// The id is malformed, or something is missing: the error lists what.
     pub fn cached(&self, repo: &str, revision: &str) -> Result<PathBuf, HubError> {
-        let cache = RepoCache::new(&self.config.cache, repo, revision)?;
+        let cache = RepoCache::new(&self.config.cache_dir, repo, revision)?;
         let missing = match cache.cached_commit() {
             None => vec!["the whole checkpoint".to_owned()],
             Some(commit) => {
@@ -186,7 +186,7 @@ impl Hub {
         Err(HubError::NotCached {
             repo: repo.to_owned(),
             revision: revision.to_owned(),
-            cache: self.config.cache.clone(),
+            cache: self.config.cache_dir.clone(),
             missing: shortened(&missing),
         })
     }
@@ -196,8 +196,13 @@ impl Hub {
     ///
     /// # Errors
     /// The hub refuses, cannot be reached, or keeps sending something else than it announced; the disk is full.
-    pub fn pull(&self, repo: &str, revision: &str, on_progress: OnProgress<'_>) -> Result<PathBuf, HubError> {
-        let cache = RepoCache::new(&self.config.cache, repo, revision)?;
+    pub fn pull(
+        &self,
+        repo: &str,
+        revision: &str,
+        on_progress: &mut dyn FnMut(DownloadProgress<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let cache = RepoCache::new(&self.config.cache_dir, repo, revision)?;
         if self.config.offline {
             return self.cached(repo, revision);
         }
@@ -205,16 +210,17 @@ impl Hub {
         cache::check_commit(&info.sha)?;
         let snapshot = cache.snapshot(&info.sha);
         let names: Vec<String> = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        let pull = Pull { hub: self, cache: &cache, commit: &info.sha, totals: Totals::new(on_progress) };
+        let mut totals = Totals { on_progress, all_done: 0, all_total: 0 };
+        let pull = Pull { hub: self, cache: &cache, commit: &info.sha };
 
         let small: Vec<String> = names.iter().filter(|name| is_small_file(name)).cloned().collect();
-        pull.files(&small)?;
+        pull.files(&small, &mut totals)?;
         let weights = match weight_files(&snapshot)? {
             Some(shards) => shards,
             None if names.iter().any(|name| name == SINGLE_FILE) => vec![SINGLE_FILE.to_owned()],
             None => return Err(HubError::NoWeights { repo: repo.to_owned() }),
         };
-        pull.files(&weights)?;
+        pull.files(&weights, &mut totals)?;
         cache.write_ref(&info.sha)?;
         Ok(snapshot)
     }
@@ -225,12 +231,22 @@ struct Pull<'a> {
     hub: &'a Hub,
     cache: &'a RepoCache,
     commit: &'a str,
-    totals: Totals<'a>,
+}
+
+/// What a worker tells the thread that waits for it.
+enum Event<'a> {
+    /// A file has so many bytes now; it had `before` of them at the last report.
+    Grown {
+        file: &'a RemoteFile,
+        before: u64,
+        done: u64,
+    },
+    Failed(HubError),
 }
 
 impl Pull<'_> {
     /// Fetches those of `names` that the snapshot lacks, a few at a time.
-    fn files(&self, names: &[String]) -> Result<(), HubError> {
+    fn files(&self, names: &[String], totals: &mut Totals<'_>) -> Result<(), HubError> {
         let snapshot = self.cache.snapshot(self.commit);
         let mut wanted: Vec<RemoteFile> = Vec::new();
         for name in names {
@@ -241,40 +257,48 @@ impl Pull<'_> {
                 wanted.push(self.hub.client.metadata(name, &url)?);
             }
         }
-        self.totals.all_total.fetch_add(wanted.iter().filter_map(|file| file.size).sum(), Ordering::Relaxed);
+        totals.all_total += wanted.iter().filter_map(|file| file.size).sum::<u64>();
         let next = AtomicUsize::new(0);
-        let failure: Mutex<Option<HubError>> = Mutex::new(None);
-        let failed = || failure.lock().expect("invariant: no worker panics with the lock");
+        let (sender, events) = mpsc::channel();
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL_FILES.min(wanted.len()) {
-                scope.spawn(|| {
+                let (sender, next, wanted) = (sender.clone(), &next, &wanted);
+                scope.spawn(move || {
                     while let Some(file) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if failed().is_some() {
-                            return;
-                        }
-                        if let Err(error) = self.one(file) {
-                            failed().get_or_insert(error);
+                        if let Err(error) = self.one(file, &sender) {
+                            // After the first failure no further file is begun.
+                            next.store(wanted.len(), Ordering::Relaxed);
+                            let _ = sender.send(Event::Failed(error));
                         }
                     }
                 });
             }
-        });
-        failure.into_inner().expect("invariant: no worker panics with the lock").map_or(Ok(()), Err)
+            // The callback runs here, on the caller's thread, so it need not be thread-safe.
+            drop(sender);
+            let mut failure = None;
+            for event in events {
+                match event {
+                    Event::Grown { file, before, done } => totals.report(file, before, done),
+                    Event::Failed(error) => failure = failure.or(Some(error)),
+                }
+            }
+            failure.map_or(Ok(()), Err)
+        })
     }
 
-    fn one(&self, file: &RemoteFile) -> Result<(), HubError> {
+    fn one<'f>(&self, file: &'f RemoteFile, sender: &mpsc::Sender<Event<'f>>) -> Result<(), HubError> {
         let blob = self.cache.blob(&file.etag);
         let _lock = self.cache.lock(&file.etag)?;
-        let here = blob.metadata().is_ok_and(|data| file.size.is_none_or(|size| size == data.len()));
-        if here {
-            let size = blob.metadata().map_or(0, |data| data.len());
-            self.totals.report(file, size, size as i64);
-        } else {
-            let before = AtomicU64::new(0);
-            download::download(&self.hub.client, &self.hub.config, file, &blob, &|done| {
-                let grown = done as i64 - before.swap(done, Ordering::Relaxed) as i64;
-                self.totals.report(file, done, grown);
-            })?;
+        let mut before = 0;
+        let mut report = |done: u64| {
+            // Who waits for the events is gone only when this thread is being waited for no more.
+            let _ = sender.send(Event::Grown { file, before, done });
+            before = done;
+        };
+        let here = blob.metadata().map(|data| data.len()).ok();
+        match here.filter(|&here| file.size.is_none_or(|size| size == here)) {
+            Some(size) => report(size),
+            None => download::download(&self.hub.client, file, &blob, &mut report)?,
         }
         self.cache.link(self.commit, &file.name, &file.etag)
     }
@@ -282,25 +306,21 @@ impl Pull<'_> {
 
 /// Sums over the files of one pull.
 struct Totals<'a> {
-    on_progress: OnProgress<'a>,
-    all_done: AtomicU64,
-    all_total: AtomicU64,
+    on_progress: &'a mut dyn FnMut(DownloadProgress<'_>),
+    all_done: u64,
+    all_total: u64,
 }
 
-impl<'a> Totals<'a> {
-    fn new(on_progress: OnProgress<'a>) -> Self {
-        Self { on_progress, all_done: AtomicU64::new(0), all_total: AtomicU64::new(0) }
-    }
-
-    /// `grown` is negative when a damaged file was thrown away.
-    fn report(&self, file: &RemoteFile, done: u64, grown: i64) {
-        let before = self.all_done.fetch_add(grown as u64, Ordering::Relaxed);
-        (self.on_progress)(Progress {
+impl Totals<'_> {
+    fn report(&mut self, file: &RemoteFile, before: u64, done: u64) {
+        // A damaged file that was thrown away has fewer bytes than before.
+        self.all_done = self.all_done + done - before;
+        (self.on_progress)(DownloadProgress {
             file: &file.name,
             done,
             total: file.size.unwrap_or(0),
-            all_done: before.wrapping_add(grown as u64),
-            all_total: self.all_total.load(Ordering::Relaxed),
+            all_done: self.all_done,
+            all_total: self.all_total,
         });
     }
 }
