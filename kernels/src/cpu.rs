@@ -89,7 +89,6 @@ impl<'a> RowsMut<'a> {
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.stride..][..self.width]
     }
-
 }
 
 /// Numbers of a latent cache, in either of its formats.

@@ -154,7 +154,12 @@ impl MlaDecode<'_> {
 }
 
 /// Runs `run` on numbered chunks, on all threads when the work is worth it.
-fn for_each_chunk(data: &mut [f32], chunk: usize, work: usize, run: impl Fn((usize, &mut [f32])) + Send + Sync) {
+fn for_each_chunk(
+    data: &mut [f32],
+    chunk: usize,
+    work: usize,
+    run: impl Fn((usize, &mut [f32])) + Send + Sync,
+) {
     if chunk == 0 {
         return;
     }

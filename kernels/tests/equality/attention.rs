@@ -1,0 +1,137 @@
+//! Both forms of latent attention and the cache they read.
+
+use candle_core::{DType, Device, Tensor};
+use kimi_kernels::{
+    DenseDtype, MlaShape, PagedSpan, Weight, mla_decode, mla_prefill, reference, write_latents,
+};
+
+use super::harness::{Random, assert_close, unwritten};
+
+const SHAPE: MlaShape = MlaShape { heads: 3, nope: 20, rope: 6, value: 14, latent: 37, scale: 0.3 };
+
+struct Case {
+    random: Random,
+    /// `[blocks, block_size, latent + rope]`, full of numbers.
+    cache: Tensor,
+    block_table: Vec<u32>,
+    kv_b: Weight,
+}
+
+impl Case {
+    fn new(seed: u64, positions: usize, block_size: usize, dtype: DType) -> Self {
+        let mut random = Random::new(seed);
+        let blocks = positions.div_ceil(block_size);
+        let width = SHAPE.latent + SHAPE.rope;
+        let cache = (random.tensor(&[blocks, block_size, width]) * 2.0).unwrap().to_dtype(dtype).unwrap();
+        let kv_b = random.dense(DenseDtype::Bf16, SHAPE.heads * (SHAPE.nope + SHAPE.value), SHAPE.latent);
+        Self { block_table: random.permutation(blocks), random, cache, kv_b }
+    }
+
+    fn span(&self, start: usize, rows: usize) -> PagedSpan<'_> {
+        PagedSpan { block_table: &self.block_table, start, rows }
+    }
+
+    fn queries(&mut self, rows: usize) -> Tensor {
+        (self.random.tensor(&[rows, SHAPE.heads, SHAPE.nope + SHAPE.rope]) * 2.0).unwrap()
+    }
+}
+
+#[test]
+fn both_forms_equal_the_reference() {
+    // Contexts inside one tile, at its edge, over several; first rows that see a whole tile or nothing of it.
+    for (start, rows) in [(0, 1), (0, 9), (63, 1), (64, 2), (255, 3), (300, 5), (0, 270), (250, 30), (700, 4)]
+    {
+        for (block_size, dtype) in [(1, DType::F32), (16, DType::F32), (7, DType::BF16)] {
+            let mut case = Case::new(30, start + rows, block_size, dtype);
+            let q = case.queries(rows);
+            let span = case.span(start, rows);
+            let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+            let what = format!("{rows} rows after {start}, blocks of {block_size}, {dtype:?}");
+            let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
+            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap();
+            assert_close(&format!("absorbed, {what}"), &out, &expected, 1e-4);
+            let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
+            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap();
+            assert_close(&format!("expanded, {what}"), &out, &expected, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn decode_serves_sequences_of_different_lengths() {
+    let mut case = Case::new(31, 3000, 8, DType::F32);
+    let q = case.queries(4);
+    let other: Vec<u32> = case.block_table.iter().rev().copied().collect();
+    let spans = [
+        PagedSpan { block_table: &other, start: 2990, rows: 1 },
+        case.span(0, 2),
+        PagedSpan { block_table: &other, start: 100, rows: 1 },
+    ];
+    let out = unwritten(&[4, SHAPE.heads * SHAPE.value]);
+    mla_decode(&q, &case.cache, &case.kv_b, &spans, SHAPE, &out).unwrap();
+    let mut row = 0;
+    for span in spans {
+        let q = q.narrow(0, row, span.rows).unwrap();
+        let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+        assert_close("row", &out.narrow(0, row, span.rows).unwrap(), &expected, 1e-4);
+        row += span.rows;
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let mut case = Case::new(32, 600, 16, DType::F32);
+    let q = (case.queries(40) * 1000.0).unwrap();
+    let span = case.span(560, 40);
+    let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+    for absorbed in [true, false] {
+        let out = unwritten(&[40, SHAPE.heads * SHAPE.value]);
+        if absorbed {
+            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap();
+        } else {
+            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap();
+        }
+        // Scores of thousands: their own rounding decides close races, so compare loosely; infinities would show.
+        assert_close("large", &out, &expected, 2e-2);
+    }
+}
+
+#[test]
+fn written_entries_land_in_their_slots_and_nowhere_else() {
+    let mut random = Random::new(33);
+    for dtype in [DType::F32, DType::BF16] {
+        let cache = random.tensor(&[9, 4, 8]).to_dtype(dtype).unwrap();
+        let kv = random.tensor(&[8, 10]);
+        let (latent, k_pe) = (kv.narrow(1, 0, 5).unwrap(), kv.narrow(1, 6, 3).unwrap());
+        let spans = [
+            PagedSpan { block_table: &[8, 2, 5], start: 3, rows: 6 },
+            PagedSpan { block_table: &[0], start: 2, rows: 2 },
+        ];
+        let expected = reference::write_latents(&latent, &k_pe, &spans, &cache).unwrap();
+        write_latents(&latent, &k_pe, &spans, &cache).unwrap();
+        assert_close("cache", &cache, &expected, 0.0);
+    }
+}
+
+#[test]
+fn short_and_wrong_block_tables_are_refused() {
+    let case = Case::new(34, 40, 8, DType::F32);
+    let (q, out) = (unwritten(&[1, SHAPE.heads, 26]), unwritten(&[1, SHAPE.heads * SHAPE.value]));
+    for (block_table, message) in [(&[0, 1][..], "need 3 blocks"), (&[0, 1, 5][..], "block 5 of 5")] {
+        let span = PagedSpan { block_table, start: 16, rows: 1 };
+        let errors = [
+            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap_err(),
+            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap_err(),
+            write_latents(
+                &Tensor::zeros((1, SHAPE.latent), DType::F32, &Device::Cpu).unwrap(),
+                &Tensor::zeros((1, SHAPE.rope), DType::F32, &Device::Cpu).unwrap(),
+                &[span],
+                &case.cache,
+            )
+            .unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains(message), "{error}");
+        }
+    }
+}
