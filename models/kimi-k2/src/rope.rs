@@ -47,3 +47,78 @@ fn ramp_bounds(yarn: YarnScaling, dim: usize, theta: f64) -> (f64, f64) {
 fn sharpening(factor: f64, mscale: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// K2.6's text configuration with another size of the rotated part and other scaling.
+    fn config(rope_dim: usize, scaling: &str) -> ModelConfig {
+        let text = format!(
+            r#"{{"model_type": "kimi_k2", "vocab_size": 163840, "hidden_size": 7168, "intermediate_size": 18432,
+            "moe_intermediate_size": 2048, "num_hidden_layers": 61, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+            "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512,
+            "qk_nope_head_dim": 128, "qk_rope_head_dim": {rope_dim}, "v_head_dim": 128, "n_routed_experts": 384,
+            "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1, "norm_topk_prob": true,
+            "scoring_func": "sigmoid", "topk_method": "noaux_tc", "routed_scaling_factor": 2.827,
+            "hidden_act": "silu", "rms_norm_eps": 1e-05, "max_position_embeddings": 262144,
+            "rope_theta": 50000.0, "rope_scaling": {scaling}, "tie_word_embeddings": false,
+            "architectures": ["DeepseekV3ForCausalLM"]}}"#
+        );
+        ModelConfig::parse(text.as_bytes(), None).unwrap()
+    }
+
+    const K26_YARN: &str = r#"{"type": "yarn", "factor": 64.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096}"#;
+
+    fn assert_relatively_close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found / expected - 1.0).abs() < 1e-6, "{found} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn frequencies_of_k26() {
+        #[rustfmt::skip]
+        let expected = [
+            1.0, 0.713_111_1, 0.508_527_4, 0.362_636_54, 0.258_600_14, 0.184_410_62, 0.131_505_26, 0.093_777_86,
+            0.066_874_03, 0.043_776_656, 0.028_427_959, 0.018_282_956, 0.011_619_16, 7.274_119_3e-3, 4.465_848_7e-3,
+            2.670_203_4e-3, 1.537_296_7e-3, 8.346_550_4e-4, 4.086_459_9e-4, 1.583_749_9e-4, 1.807_023_4e-5,
+            1.288_608_4e-5, 9.189_209_4e-6, 6.552_927e-6, 4.672_965e-6, 3.332_343e-6, 2.376_330_8e-6, 1.694_587_8e-6,
+            1.208_429_4e-6, 8.617_444e-7, 6.145_195e-7, 4.382_206_5e-7,
+        ];
+        let config = config(64, K26_YARN);
+        let table = rope_table(&config);
+        assert_relatively_close(&table.inv_freq, &expected);
+        assert_relatively_close(&[table.multiplier, softmax_scale(&config)], &[1.0, 0.144_679_63]);
+    }
+
+    #[test]
+    fn without_scaling_frequencies_are_a_geometric_series() {
+        let config = config(8, "null");
+        let table = rope_table(&config);
+        assert_relatively_close(&table.inv_freq, &[1.0, 0.066_874_03, 4.472_136e-3, 2.990_698e-4]);
+        assert_relatively_close(&[table.multiplier, softmax_scale(&config)], &[1.0, 136.0_f32.powf(-0.5)]);
+    }
+
+    #[test]
+    fn a_ramp_without_length_is_a_step() {
+        // Both bounds are clamped to the same pair.
+        let yarn = YarnScaling {
+            factor: 2.0,
+            beta_fast: 1e9,
+            beta_slow: 1e8,
+            mscale: 1.0,
+            mscale_all_dim: 0.0,
+            original_max_position_embeddings: 4096,
+        };
+        assert_eq!(ramp_bounds(yarn, 64, 50_000.0), (0.0, 0.001));
+        let config = ModelConfig { rope_scaling: Some(yarn), ..config(4, "null") };
+        let table = rope_table(&config);
+        assert_relatively_close(&table.inv_freq, &[1.0, 0.5 * 50_000.0_f32.powf(-0.5)]);
+        // Without mscale_all_dim the sharpening moves from the scores to cosine and sine.
+        assert_relatively_close(&[table.multiplier], &[0.1 * 2.0_f32.ln() + 1.0]);
+        assert_relatively_close(&[softmax_scale(&config)], &[132.0_f32.powf(-0.5)]);
+    }
+}
