@@ -1,0 +1,198 @@
+//! Engine, runner and model together, on the tiny int4 checkpoint and what transformers computes for it.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use candle_core::{Device, Tensor};
+use kimi_engine::{
+    EngineConfig, EngineHandle, EngineThread, FinishReason, GenerateRequest, GenerationStream, SampledToken,
+    Sampling, SchedulerConfig, TokenEvent,
+};
+use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
+use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, score, score_in_chunks};
+use kimi_tokens::{EncodedPrompt, TokenId};
+
+const STREAMS: usize = 16;
+const BLOCK_SIZE: usize = 4;
+
+fn golden(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../../models/golden", name].iter().collect()
+}
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(CheckpointFiles::Directory(golden("tiny-int4"))).unwrap()
+}
+
+fn model() -> KimiModel {
+    KimiModel::load(&checkpoint(), &mut |_, _| {}).unwrap()
+}
+
+fn golden_tensors() -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(golden("tiny-golden.safetensors"), &Device::Cpu).unwrap()
+}
+
+fn golden_ids() -> Vec<TokenId> {
+    let ids = golden_tensors()["text.ids"].to_dtype(candle_core::DType::U32).unwrap();
+    ids.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// An engine whose steps are small enough to cut prompts and whose cache is too small for all streams at once, so that
+/// chunked prefill and preemption take part.
+fn engine() -> (EngineHandle, EngineThread) {
+    let max_context = 96;
+    let config = RunnerConfig {
+        block_size: BLOCK_SIZE,
+        max_context,
+        max_sequences: 5,
+        kv_memory: KvMemory::Bytes(64 << 20),
+        cache_dtype: CacheDtype::F32,
+    };
+    let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
+    assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");
+    let scheduler = SchedulerConfig {
+        block_size: BLOCK_SIZE,
+        block_count: runner.block_count(),
+        max_batch_tokens: 40,
+        max_sequences: STREAMS,
+        max_context,
+    };
+    kimi_engine::start(EngineConfig { scheduler, max_waiting: STREAMS }, Box::new(runner))
+}
+
+/// Prompts of 3 to 63 tokens that share no beginning.
+fn prompt(stream: usize) -> Vec<TokenId> {
+    let ids = golden_ids();
+    (0..3 + 4 * stream).map(|i| (ids[i % ids.len()] + 97 * stream as u32 + 13 * i as u32) % 1_792).collect()
+}
+
+fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
+    GenerateRequest {
+        prompt: EncodedPrompt { tokens: prompt(stream) },
+        sampling,
+        max_tokens: 24,
+        stop_tokens: vec![],
+        logprobs: Some(2),
+    }
+}
+
+fn collect(mut stream: GenerationStream) -> Vec<SampledToken> {
+    let mut tokens = Vec::new();
+    loop {
+        match stream.blocking_next() {
+            Some(TokenEvent::Token(token)) => tokens.push(token),
+            Some(TokenEvent::Finished(finished)) => {
+                assert_eq!(finished.reason, FinishReason::Length);
+                assert_eq!(finished.completion_tokens, tokens.len());
+                return tokens;
+            }
+            other => panic!("unexpected end: {other:?}"),
+        }
+    }
+}
+
+fn ids(tokens: &[SampledToken]) -> Vec<TokenId> {
+    tokens.iter().map(|token| token.id).collect()
+}
+
+/// Sixteen streams at once say what each says alone, which is returned.
+fn assert_company_changes_nothing(sampling: impl Fn(usize) -> Sampling) -> Vec<Vec<SampledToken>> {
+    let (engine, thread) = engine();
+    let request = |stream| request(stream, sampling(stream));
+    let alone: Vec<_> = (0..STREAMS).map(|i| collect(engine.generate(request(i)).unwrap())).collect();
+    assert_eq!(engine.load().preemptions, 0, "one stream fits");
+    let streams: Vec<_> = (0..STREAMS).map(|i| engine.generate(request(i)).unwrap()).collect();
+    let together: Vec<_> = streams.into_iter().map(collect).collect();
+    assert!(engine.load().preemptions > 0, "the test is meant to include preemption");
+    for (stream, (alone, together)) in alone.iter().zip(&together).enumerate() {
+        assert_eq!(ids(together), ids(alone), "stream {stream}");
+        let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().sampled;
+        for (a, b) in alone.iter().zip(together) {
+            assert!((logprob(a) - logprob(b)).abs() < 2e-4, "stream {stream}: {a:?} or {b:?}");
+        }
+    }
+    engine.drain();
+    thread.join().unwrap();
+    alone
+}
+
+#[test]
+fn greedy_streams_say_the_same_together_and_alone() {
+    let texts = assert_company_changes_nothing(|_| Sampling::greedy());
+    // So that another CPU's rounding cannot fail this test: no race for the best token is close.
+    let margin = |token: &SampledToken| {
+        let top = &token.logprobs.as_ref().unwrap().top;
+        top[0].1 - top[1].1
+    };
+    let closest = texts.iter().flatten().map(margin).fold(f32::INFINITY, f32::min);
+    assert!(closest > 1e-4, "the closest race is decided by {closest}; choose other prompts");
+}
+
+#[test]
+fn seeded_streams_say_the_same_together_and_alone() {
+    let _ = assert_company_changes_nothing(|stream| Sampling {
+        temperature: 0.8,
+        top_p: 0.95,
+        top_k: (stream % 2 == 0).then_some(40),
+        min_p: 0.01,
+        presence_penalty: 0.3,
+        frequency_penalty: 0.2,
+        repetition_penalty: if stream % 3 == 0 { 1.2 } else { 1.0 },
+        logit_bias: vec![(stream as u32, 1.0)],
+        seed: stream as u64,
+    });
+}
+
+#[test]
+fn scores_are_the_log_softmax_of_the_golden_logits() {
+    let ids = golden_ids();
+    let logits: Vec<Vec<f32>> = golden_tensors()["text.logits"].to_vec2().unwrap();
+    let model = model();
+    for chunk in [1, 5, 128] {
+        let scores: Vec<_> = score_in_chunks(&model, &ids, 3, chunk).unwrap().map(Result::unwrap).collect();
+        assert_eq!(scores.len(), ids.len());
+        assert_eq!((scores[0].token, scores[0].logprob, scores[0].top.len()), (ids[0], None, 0));
+        for (score, row) in scores[1..].iter().zip(&logits) {
+            assert_eq!(score.token, ids[score.position]);
+            let normalizer = row.iter().map(|&x| f64::from(x).exp()).sum::<f64>().ln();
+            let expected = |token: TokenId| (f64::from(row[token as usize]) - normalizer) as f32;
+            assert!(
+                (score.logprob.unwrap() - expected(score.token)).abs() < 2e-4,
+                "chunk {chunk}: {score:?}"
+            );
+            let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert!(row[score.top[0].0 as usize] > best - 2e-4, "chunk {chunk}: {score:?}");
+            for pair in score.top.windows(2) {
+                assert!(pair[0].1 >= pair[1].1, "descending: {score:?}");
+            }
+            for &(token, logprob) in &score.top {
+                assert!((logprob - expected(token)).abs() < 2e-4, "chunk {chunk}: {score:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_engine_reports_the_log_probabilities_that_scoring_gives() {
+    let (engine, _thread) = engine();
+    let prompt = prompt(2);
+    let answer = collect(engine.generate(request(2, Sampling::greedy())).unwrap());
+    let text: Vec<TokenId> = prompt.iter().copied().chain(ids(&answer)).collect();
+    let model = model();
+    let scores = score(&model, &text, 2).unwrap().map(Result::unwrap).skip(prompt.len());
+    for (token, score) in answer.iter().zip(scores) {
+        let reported = token.logprobs.as_ref().unwrap();
+        assert_eq!(token.id, score.token);
+        assert!((reported.sampled - score.logprob.unwrap()).abs() < 2e-4);
+        assert_eq!(reported.top[0].0, token.id, "greedy");
+        assert!((reported.top[1].1 - score.top[1].1).abs() < 2e-4);
+    }
+}
+
+#[test]
+fn unknown_tokens_are_refused_and_short_texts_are_fine() {
+    let model = model();
+    let error = score(&model, &[1, 2_048], 0).err().unwrap();
+    assert!(matches!(error, ScoreError::UnknownToken { token: 2_048, position: 1, vocabulary: 2_048 }));
+    assert_eq!(score(&model, &[], 0).unwrap().count(), 0);
+    let one: Vec<_> = score(&model, &[5], 0).unwrap().map(Result::unwrap).collect();
+    assert_eq!(serde_json::to_string(&one).unwrap(), r#"[{"position":0,"token":5,"logprob":null,"top":[]}]"#);
+}
