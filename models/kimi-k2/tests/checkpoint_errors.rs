@@ -10,6 +10,7 @@ use std::{
 
 use kimi_k2::{Checkpoint, CheckpointError, CheckpointFiles, inspect};
 use kimi_kernels::{DenseDtype, WeightData};
+use proptest::prelude::*;
 use safetensors::{SafeTensors, tensor::Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -129,6 +130,23 @@ fn good_checkpoint_in_every_layout() {
             assert_eq!(checkpoint.vector_f32("model.norm.weight", 128).unwrap().len(), 128);
         }
     }
+}
+
+#[test]
+fn embedded_files_are_used_where_they_lie() {
+    static WEIGHTS: &[u8] = include_bytes!("../../golden/tiny-int4/model.safetensors");
+    static FILES: &[(&str, &[u8])] = &[
+        ("model.safetensors", WEIGHTS),
+        ("config.json", include_bytes!("../../golden/tiny-int4/config.json")),
+    ];
+    let files = CheckpointFiles::Embedded(FILES);
+    assert_eq!(files.list().unwrap(), ["config.json", "model.safetensors"]);
+    assert!(!files.exists("tiktoken.model"));
+    line(files.read("tiktoken.model"), &["missing file", "embedded tiktoken.model"]);
+    let checkpoint = Checkpoint::open(files).unwrap();
+    let weight = checkpoint.linear("model.embed_tokens", 2048, 128).unwrap();
+    let WeightData::Dense { bytes, .. } = weight.data else { panic!("dense") };
+    assert!(WEIGHTS.as_ptr_range().contains(&bytes.as_ptr()), "not copied");
 }
 
 #[test]
@@ -355,4 +373,33 @@ fn inspection_counts_logical_parameters() {
     let table = inspection.to_string();
     assert!(table.contains("image input is not served yet") && table.contains("int4"), "{table}");
     println!("{table}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens to the beginning or the length of a file, opening it ends with a checkpoint or with one line.
+    #[test]
+    fn damage_never_panics(
+        changes in prop::collection::vec((0_usize..40_000, any::<u8>()), 0..4),
+        first in 0_usize..12,
+        length in prop::option::of(0_usize..60_000),
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        fs::copy(golden().join("config.json"), directory.path().join("config.json")).unwrap();
+        let mut file = fs::read(golden().join("model.safetensors")).unwrap();
+        for (position, byte) in changes {
+            // Every case also touches the length of the header or what follows it.
+            file[position] = byte;
+            file[first] ^= byte;
+        }
+        if let Some(length) = length {
+            file.truncate(length);
+        }
+        fs::write(directory.path().join("model.safetensors"), &file).unwrap();
+        if let Err(error) = open(&directory) {
+            prop_assert!(!error.to_string().contains('\n'));
+            prop_assert!(error.file.is_some(), "{}", error);
+        }
+    }
 }
