@@ -21,6 +21,7 @@ pub(crate) struct Ranked {
 
 impl Ranked {
     /// Most likely first, then lower id.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that sorting asks for")]
     fn order(a: &Self, b: &Self) -> Ordering {
         b.value.total_cmp(&a.value).then(a.token.cmp(&b.token))
     }
@@ -198,6 +199,6 @@ mod tests {
     fn a_tiny_p_still_keeps_the_best_token() {
         let mut weights = [0.2, 0.9, 0.9, 0.1];
         top_p(&mut weights, 1e-9);
-        assert_eq!(weights, [0.0, 0.9, 0.0, 0.0]);
+        assert_eq!(weights.map(|weight| weight > 0.0), [false, true, false, false]);
     }
 }

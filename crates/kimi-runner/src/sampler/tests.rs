@@ -221,6 +221,7 @@ fn bias_and_prompt_tokens_outside_the_vocabulary_are_ignored() {
 #[ignore = "prints timings; run it alone"]
 fn sampler_speed() {
     const VOCABULARY: u32 = 163_840;
+    const ROUNDS: u32 = 50;
     // A peaked row like a language model's, and a flat one like a random model's.
     let noise = |i: u32, scale: f32| {
         let mut x = i.wrapping_mul(0x9E37_79B9);
@@ -250,7 +251,6 @@ fn sampler_speed() {
             let mut state = sampler_for(sampling.clone(), &(0..4000).collect::<Vec<_>>(), *logprobs);
             let mut scratch = row.clone();
             let mut spent = std::time::Duration::ZERO;
-            const ROUNDS: u32 = 50;
             for _ in 0..ROUNDS {
                 scratch.copy_from_slice(row);
                 let start = std::time::Instant::now();
