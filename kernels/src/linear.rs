@@ -12,7 +12,7 @@ use crate::{
     Weight,
     cpu::{PARALLEL_WORK, RowsMut, RowsRef, expect_size},
     matmul::{Matrix, MatrixMut, Output, Threads, matmul},
-    vectorized::dot,
+    vectorized::dot_rows,
     weight_rows::WeightRows,
 };
 
@@ -86,9 +86,7 @@ fn by_dot_products(x: RowsRef<'_>, weight: WeightRows<'_>, mut out: RowsMut<'_>)
         let mut weight_row = vec![0.0; weight.columns()];
         for (feature, results) in part.chunks_mut(x.rows).enumerate() {
             weight.read(first + feature, &mut weight_row);
-            for (row, result) in results.iter_mut().enumerate() {
-                *result = dot(x.row(row), &weight_row);
-            }
+            dot_rows(&weight_row, x.data, x.stride, results);
         }
     };
     let work = x.rows * features * weight.columns();

@@ -13,7 +13,7 @@ use crate::{
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaShape},
     softmax::RunningSoftmax,
-    vectorized::{add_scaled, dot, scale},
+    vectorized::{add_scaled, add_scaled_rows, dot_rows, scale},
 };
 
 /// Cached entries that are widened and used at a time.
@@ -139,9 +139,7 @@ impl MlaDecode<'_> {
             let mut weight = vec![0.0; latent];
             for (number, out) in out.chunks_exact_mut(rows).enumerate() {
                 kv_b.read(head * self.shape.kv_rows() + nope + number, &mut weight);
-                for (row, out) in out.iter_mut().enumerate() {
-                    *out = dot(&weight, &contexts[(row * heads + head) * latent..][..latent]);
-                }
+                dot_rows(&weight, &contexts[head * latent..], heads * latent, out);
             }
         };
         for_each_chunk(&mut by_head, value * rows, rows * heads * value * latent, run);
@@ -190,17 +188,14 @@ fn attend_row(
         cache.read(block_table, first..first + count, entries);
         for (head, softmax) in softmax.iter_mut().enumerate() {
             let query = &queries[head * width..][..width];
-            for (weight, entry) in weights.iter_mut().zip(entries.chunks_exact(width)) {
-                *weight = dot(query, entry);
-            }
+            let weights = &mut weights[..count];
+            dot_rows(query, entries, width, weights);
             let out = &mut out[head * latent..][..latent];
-            let correction = softmax.update(&mut weights[..count]);
+            let correction = softmax.update(weights);
             if correction != 1.0 {
                 scale(out, correction);
             }
-            for (weight, entry) in weights.iter().zip(entries.chunks_exact(width)) {
-                add_scaled(out, *weight, &entry[..latent]);
-            }
+            add_scaled_rows(out, weights, entries, width);
         }
     }
     for (out, softmax) in out.chunks_exact_mut(latent).zip(&softmax) {

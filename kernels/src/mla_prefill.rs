@@ -3,6 +3,8 @@
 //! Keys and values of a tile of the context are expanded from the latents once and used by all rows, as matrix
 //! products, with a softmax that runs over the tiles; neither the scores nor the keys of the whole context exist.
 
+use std::ops::Range;
+
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 use rayon::prelude::*;
 
@@ -19,6 +21,8 @@ use crate::{
 
 /// Positions of the context that are expanded at a time.
 const TILE: usize = 256;
+/// Rows whose scores exist at a time: with a tile, 128 KiB, which stay in a core's second-level cache.
+const ROWS: usize = 128;
 
 /// Causal attention of the rows of one span. `q` is f32 `[rows, heads, nope + rope]`, already rotated; `cache` holds the
 /// rows' own entries already; `out` is f32 `[rows, heads * value]`.
@@ -125,35 +129,56 @@ impl Head {
 }
 
 impl MlaPrefill<'_> {
-    /// Adds a tile's part to one head of all rows that see any of it.
+    /// Adds a tile's part to one head of all rows that see any of it, some rows at a time.
     fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scores: &mut Vec<f32>) {
-        let MlaShape { heads, nope, rope, value, latent, scale: factor } = self.shape;
         let first_row = tile.first.saturating_sub(self.span.start);
-        let rows = self.span.rows - first_row;
-        scores.resize(rows * tile.count, 0.0); // [rows, count]
-        let q = &q.data[(first_row * heads + head) * q.stride..];
-        let q_stride = heads * (nope + rope);
+        for first in (first_row..self.span.rows).step_by(ROWS) {
+            let rows = first..self.span.rows.min(first + ROWS);
+            scores.resize(rows.len() * tile.count, 0.0);
+            self.score(head, rows.clone(), q, tile, scores);
+            self.add_values(head, rows, state, tile, scores);
+        }
+    }
+
+    /// `scores[row, position] = scale * (q_nope · k_nope + q_pe · k_pe)`, also where a row must not look.
+    fn score(&self, head: usize, rows: Range<usize>, q: &RowsRef<'_>, tile: &Tile<'_>, scores: &mut [f32]) {
+        let MlaShape { heads, nope, rope, latent, scale: factor, .. } = self.shape;
+        let q_data = &q.data[(rows.start * heads + head) * q.stride..];
         let kv_stride = heads * self.shape.kv_rows();
         let keys = Matrix::new(&tile.kv[head * self.shape.kv_rows()..], tile.count, nope, kv_stride);
         let k_pe = Matrix::new(&tile.entries[latent..], tile.count, rope, latent + rope);
         for (q, k, old) in [
-            (Matrix::new(q, rows, nope, q_stride), keys, Output::Overwrite),
-            (Matrix::new(&q[nope..], rows, rope, q_stride), k_pe, Output::Add),
+            (Matrix::new(q_data, rows.len(), nope, heads * q.stride), keys, Output::Overwrite),
+            (Matrix::new(&q_data[nope..], rows.len(), rope, heads * q.stride), k_pe, Output::Add),
         ] {
             let out = MatrixMut { data: scores, row_stride: tile.count };
             matmul(out, old, q, k.transposed(), factor, Threads::Caller);
         }
-        let values_out = &mut state.values[first_row * value..];
-        let per_row = scores.chunks_exact_mut(tile.count).zip(&mut state.softmax[first_row..]);
-        for (row, ((scores, softmax), out)) in per_row.zip(values_out.chunks_exact_mut(value)).enumerate() {
-            let visible = (self.span.start + first_row + row + 1 - tile.first).min(tile.count);
+    }
+
+    /// Turns scores into weights and adds the weighted values to the head's state.
+    fn add_values(
+        &self,
+        head: usize,
+        rows: Range<usize>,
+        state: &mut Head,
+        tile: &Tile<'_>,
+        scores: &mut [f32],
+    ) {
+        let MlaShape { heads, nope, value, .. } = self.shape;
+        let values_out = &mut state.values[rows.start * value..rows.end * value];
+        let per_row = scores.chunks_exact_mut(tile.count).zip(&mut state.softmax[rows.clone()]);
+        for ((row, out), (scores, softmax)) in
+            rows.clone().zip(values_out.chunks_exact_mut(value)).zip(per_row)
+        {
+            let visible = (self.span.start + row + 1 - tile.first).min(tile.count);
             let (seen, unseen) = scores.split_at_mut(visible);
             unseen.fill(0.0);
-            let correction = softmax.update(seen);
-            scale(out, correction);
+            scale(out, softmax.update(seen));
         }
+        let kv_stride = heads * self.shape.kv_rows();
         let v = Matrix::new(&tile.kv[head * self.shape.kv_rows() + nope..], tile.count, value, kv_stride);
-        let weights = Matrix::new(scores, rows, tile.count, tile.count);
+        let weights = Matrix::new(scores, rows.len(), tile.count, tile.count);
         let out = MatrixMut { data: values_out, row_stride: value };
         matmul(out, Output::Add, weights, v, 1.0, Threads::Caller);
     }

@@ -1,6 +1,6 @@
 //! A softmax over scores that arrive in pieces.
 
-use crate::vectorized::vectorized;
+use crate::vectorized::{largest, sum, vectorized};
 
 /// The largest score so far and the sum of `e^(score - largest)`.
 #[derive(Clone, Copy, Debug)]
@@ -19,11 +19,11 @@ impl RunningSoftmax {
     /// Takes more scores and turns them into weights. Returns the factor that what was accumulated with earlier
     /// weights must be multiplied by.
     pub(crate) fn update(&mut self, scores: &mut [f32]) -> f32 {
-        let largest = scores.iter().copied().fold(self.largest, f32::max);
+        let largest = largest(scores, self.largest);
         // No score is -∞ here: masked positions are left out, not marked. NaN passes through to the output.
         let correction = if self.sum == 0.0 { 0.0 } else { (self.largest - largest).exp() };
         exp_of_difference(scores, largest);
-        self.sum = self.sum * correction + scores.iter().sum::<f32>();
+        self.sum = self.sum * correction + sum(scores);
         self.largest = largest;
         correction
     }

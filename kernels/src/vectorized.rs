@@ -29,35 +29,68 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Independent partial sums of a dot product: enough to hide the latency of an addition.
+/// Independent partial results of a reduction: enough to hide the latency of an addition.
 const LANES: usize = 32;
+
+/// Adds up partial sums by halves, which keeps the additions in vector registers.
+#[expect(clippy::inline_always, reason = "must be compiled for the CPU features of its caller")]
+#[inline(always)]
+fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] = combine(lanes[lane], lanes[lane + width]);
+        }
+    }
+    lanes[0]
+}
+
+#[expect(clippy::inline_always, reason = "must be compiled for the CPU features of its caller")]
+#[inline(always)]
+fn dot_inlined(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; LANES];
+    let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let tail: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a_blocks.zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    fold_lanes(sums, |a, b| a + b) + tail
+}
+
+#[expect(clippy::inline_always, reason = "must be compiled for the CPU features of its caller")]
+#[inline(always)]
+fn add_scaled_inlined(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
 
 vectorized! {
     /// `Σ a[i] * b[i]` over two slices of the same length.
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0_f32; LANES];
-        let (a_blocks, b_blocks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-        let tail: f32 = a_blocks.remainder().iter().zip(b_blocks.remainder()).map(|(x, y)| x * y).sum();
-        for (x, y) in a_blocks.zip(b_blocks) {
-            for lane in 0..LANES {
-                sums[lane] += x[lane] * y[lane];
-            }
+        dot_inlined(a, b)
+    }
+
+    /// `out[r] = a · rows[r * stride..][..a.len()]`, each as [`dot`] computes it.
+    fn dot_rows(a: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = dot_inlined(a, &rows[row * stride..][..a.len()]);
         }
-        // Folding halves keeps the additions in vector registers.
-        let mut width = LANES;
-        while width > 1 {
-            width /= 2;
-            for lane in 0..width {
-                sums[lane] += sums[lane + width];
-            }
-        }
-        sums[0] + tail
     }
 
     /// `y[i] += a * x[i]`.
     fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += a * x;
+        add_scaled_inlined(y, a, x);
+    }
+
+    /// `y += Σ_r weights[r] * rows[r * stride..][..y.len()]`, row after row.
+    fn add_scaled_rows(y: &mut [f32], weights: &[f32], rows: &[f32], stride: usize) {
+        let width = y.len();
+        for (row, weight) in weights.iter().enumerate() {
+            add_scaled_inlined(y, *weight, &rows[row * stride..][..width]);
         }
     }
 
@@ -66,5 +99,32 @@ vectorized! {
         for y in y {
             *y *= a;
         }
+    }
+
+    /// `Σ x[i]`.
+    fn sum(x: &[f32]) -> f32 {
+        let blocks = x.chunks_exact(LANES);
+        let tail: f32 = blocks.remainder().iter().sum();
+        let mut sums = [0.0; LANES];
+        for block in blocks {
+            for lane in 0..LANES {
+                sums[lane] += block[lane];
+            }
+        }
+        fold_lanes(sums, |a, b| a + b) + tail
+    }
+
+    /// The largest of `x` and `start`. NaN is passed over.
+    fn largest(x: &[f32], start: f32) -> f32 {
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let blocks = x.chunks_exact(LANES);
+        let tail = blocks.remainder().iter().fold(start, |a, b| larger(a, *b));
+        let mut lanes = [start; LANES];
+        for block in blocks {
+            for lane in 0..LANES {
+                lanes[lane] = larger(lanes[lane], block[lane]);
+            }
+        }
+        larger(fold_lanes(lanes, larger), tail)
     }
 }
