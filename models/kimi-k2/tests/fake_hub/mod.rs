@@ -1,4 +1,4 @@
-//! A hub in a thread: the list of files, redirects of large files to another host, ETags, ranges, and misbehaviour on
+//! A hub in a thread: the list of files, redirects of large files to another host, hashes, ranges, and misbehaviour on
 //! demand. Every request is written down.
 
 use std::{
@@ -115,7 +115,7 @@ fn answer(
     let Some(bytes) = state.files.get(&name.replace("%20", " ")) else {
         return respond(stream, 404, &[], b"", &request);
     };
-    let commit = ("X-Repo-Commit", commit.to_owned());
+    let commit = ("X-Repo-Commit", state.revisions.get(commit).cloned().unwrap_or(commit.to_owned()));
     if name.ends_with(".safetensors") {
         let headers = [
             commit,
@@ -146,15 +146,18 @@ fn storage(mut stream: TcpStream, state: &mut State, request: &Request) -> std::
     let start = request.range.as_ref().filter(|_| !state.ignores_ranges);
     let start: Option<usize> =
         start.map(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
-    let mut headers = format!(
-        "HTTP/1.1 {}\r\nETag: \"of-the-storage\"\r\nAccept-Ranges: bytes\r\nConnection: close\r\n",
-        if start.is_some() { "206 Partial Content" } else { "200 OK" }
-    );
-    if let Some(start) = start {
-        headers += &format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
-    }
     let body = &bytes[start.unwrap_or(0)..];
-    headers += &format!("Content-Length: {}\r\n\r\n", body.len());
+    let status = if start.is_some() { "206 Partial Content" } else { "200 OK" };
+    let range =
+        start.map(|start| format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len()));
+    let headers = [
+        format!(
+            "HTTP/1.1 {status}\r\nETag: \"of-the-storage\"\r\nAccept-Ranges: bytes\r\nConnection: close\r\n"
+        ),
+        range.unwrap_or_default(),
+        format!("Content-Length: {}\r\n\r\n", body.len()),
+    ]
+    .concat();
     stream.write_all(headers.as_bytes())?;
     let end = if state.cuts.is_empty() { body.len() } else { state.cuts.remove(0).min(body.len()) };
     stream.write_all(&body[..end])
@@ -190,15 +193,14 @@ fn respond(
     body: &[u8],
     request: &Request,
 ) -> std::io::Result<()> {
-    let mut head =
-        format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes())?;
+    let length = ("Content-Length", body.len().to_string());
+    let fields = headers.iter().chain([&length]).map(|(name, value)| format!("{name}: {value}\r\n"));
+    let fields = fields.collect::<Vec<_>>().concat();
+    stream.write_all(format!("HTTP/1.1 {status} Status\r\nConnection: close\r\n{fields}\r\n").as_bytes())?;
     if request.method == "HEAD" { Ok(()) } else { stream.write_all(body) }
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
