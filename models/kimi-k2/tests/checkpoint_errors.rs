@@ -123,6 +123,7 @@ fn good_checkpoint_in_every_layout() {
             assert_eq!((packed.len(), scales.len(), scale_dtype), (128 * 32, 128 * 2 * 2, DenseDtype::Bf16));
             let attention = checkpoint.linear("model.layers.1.self_attn.o_proj", 128, 80).unwrap();
             assert!(matches!(attention.data, WeightData::Dense { .. }));
+            assert!(inspect(&checkpoint).parts.iter().all(|size| size.part.name() != "unused"));
             let head = checkpoint.linear("lm_head", 2048, 128).unwrap();
             let WeightData::Dense { bytes, .. } = head.data else { panic!("dense") };
             let stored = tiny.tensors.iter().find(|(name, _)| name.ends_with("lm_head.weight")).unwrap().1;

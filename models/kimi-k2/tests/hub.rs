@@ -154,6 +154,16 @@ fn pulls_what_serving_needs_into_the_shared_layout() {
 }
 
 #[test]
+fn a_renamed_repository_is_followed() {
+    let world = World::new();
+    let directory = world.hub().pull("org/old-name", "main", &mut silent).unwrap();
+    loads(&directory);
+    let target = fs::read_link(directory.join("config.json")).unwrap();
+    let hash = &sha256(&world.server.state().files["config.json"])[..40];
+    assert_eq!(target.file_name().unwrap().to_str(), Some(hash), "the redirect's own hash says nothing");
+}
+
+#[test]
 fn goes_on_after_a_cut() {
     let world = World::with_one_shard();
     world.server.state().cuts = vec![1_000_000, 500_000];

@@ -77,7 +77,7 @@ pub struct ModelConfig {
     pub n_shared_experts: usize,
     /// Routed experts that a token uses.
     pub num_experts_per_tok: usize,
-    /// Expert groups, at least 1.
+    /// Expert groups, at least 1 where there are experts.
     pub n_group: usize,
     /// Groups that a token may use.
     pub topk_group: usize,
@@ -178,10 +178,13 @@ impl ModelConfig {
             n_routed_experts,
             n_shared_experts: text.usize_or("n_shared_experts", 0)?,
             num_experts_per_tok: moe("num_experts_per_tok")?,
-            n_group: text.usize_or("n_group", 1)?,
-            topk_group: text.usize_or("topk_group", 1)?,
+            n_group: moe("n_group")?,
+            topk_group: moe("topk_group")?,
             norm_topk_prob: text.bool_or("norm_topk_prob", true)?,
-            routed_scaling_factor: text.f64_or("routed_scaling_factor", 1.0)?,
+            routed_scaling_factor: match n_routed_experts {
+                0 => 1.0,
+                _ => text.f64("routed_scaling_factor")?,
+            },
             num_attention_heads: text.usize("num_attention_heads")?,
             q_lora_rank: text.optional_usize("q_lora_rank")?,
             kv_lora_rank: text.usize("kv_lora_rank")?,

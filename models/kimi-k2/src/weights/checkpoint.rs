@@ -144,12 +144,15 @@ impl Checkpoint {
 
     /// The canonical name of a stored one: the inverse of [`Self::stored_name`].
     pub(crate) fn canonical_name(&self, stored: &str) -> String {
-        if let Some(rest) = stored.strip_prefix(self.body_prefix) {
-            return format!("{}{rest}", BODY_PREFIXES[0]);
+        // The head first: its prefix may be the beginning of the decoder's, or the same.
+        if let Some(head) =
+            stored.strip_prefix(self.head_prefix).filter(|rest| rest.starts_with(names::LM_HEAD))
+        {
+            return head.to_owned();
         }
-        match stored.strip_prefix(self.head_prefix) {
-            Some(rest) if rest.starts_with(names::LM_HEAD) => rest.to_owned(),
-            _ => stored.to_owned(),
+        match stored.strip_prefix(self.body_prefix) {
+            Some(rest) => format!("{}{rest}", BODY_PREFIXES[0]),
+            None => stored.to_owned(),
         }
     }
 

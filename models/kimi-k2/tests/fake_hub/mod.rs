@@ -110,6 +110,20 @@ fn answer(
     if state.no_head && request.method == "HEAD" {
         return respond(stream, 405, &[], b"", &request);
     }
+    if let Some(rest) = path.strip_prefix("/org/old-name/") {
+        let headers =
+            [("Location", format!("/org/tiny/{rest}")), ("ETag", "\"of-this-redirect\"".to_owned())];
+        return respond(stream, 307, &headers, b"moved", &request);
+    }
+    if let Some(rest) = path.strip_prefix("/api/models/org/old-name/") {
+        return respond(
+            stream,
+            307,
+            &[("Location", format!("/api/models/org/tiny/{rest}"))],
+            b"moved",
+            &request,
+        );
+    }
     let file = path.strip_prefix("/org/tiny/resolve/").and_then(|rest| rest.split_once('/'));
     let Some((commit, name)) = file else { return respond(stream, 404, &[], b"", &request) };
     let Some(bytes) = state.files.get(&name.replace("%20", " ")) else {

@@ -53,7 +53,7 @@ impl RepoCache {
     /// The commit that the revision meant when it was last fetched. A revision may be a commit itself.
     pub(super) fn cached_commit(&self) -> Option<String> {
         let revision = self.repo.revision();
-        if check_commit(revision).is_ok() && self.snapshot(revision).is_dir() {
+        if is_commit(revision) && self.snapshot(revision).is_dir() {
             return Some(revision.to_owned());
         }
         let commit = fs::read_to_string(self.path().join("refs").join(revision)).ok()?.trim().to_owned();
@@ -139,12 +139,16 @@ pub(super) fn check_file_name(name: &str) -> Result<(), HubError> {
     Err(HubError::Name { what: "file name", name: name.to_owned(), expected: "a path inside the repository" })
 }
 
-/// Refuses what is not a commit hash: it becomes the name of a directory.
+/// Refuses what cannot be a commit: it becomes the name of a directory.
 pub(super) fn check_commit(commit: &str) -> Result<(), HubError> {
-    if commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if (1..=64).contains(&commit.len()) && commit.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Ok(());
     }
-    Err(HubError::Name { what: "commit", name: commit.to_owned(), expected: "40 hexadecimal digits" })
+    Err(HubError::Name { what: "commit", name: commit.to_owned(), expected: "a hash" })
+}
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_plain_path(path: &str) -> bool {

@@ -97,8 +97,9 @@ impl Client {
 
     /// What the hub announces about the file at `url`.
     ///
-    /// For large files the hub redirects to another host; hash and size are in the headers of the first answer, and the
-    /// other host's `ETag` means something else.
+    /// For large files the hub redirects to another host; hash and size are in the headers of the answer that leads
+    /// there, and the other host's `ETag` means something else. Redirects inside the hub (a renamed repository) say
+    /// nothing about the file.
     pub(super) fn metadata(&self, name: &str, url: &str) -> Result<RemoteFile, HubError> {
         self.with_retries(|| {
             let (mut hops, mut last) = self.follow(url, Wanted::Head)?;
@@ -134,19 +135,17 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends a request and follows redirects. Returns the headers of all answers but the last, and the last answer.
+    /// Sends a request and follows redirects. Returns the headers of the answers that led to another host or announced
+    /// the file, and the last answer.
     fn follow(&self, url: &str, wanted: Wanted) -> Result<(Vec<HeaderMap>, Response<Body>), HubError> {
         let bad_address = |problem: String| HubError::Protocol { url: url.to_owned(), problem };
         let mut target: Uri = url.parse().map_err(|error| bad_address(format!("{error}")))?;
         let mut hops = Vec::new();
-        loop {
+        for _ in 0..=MAX_REDIRECTS {
             let response = self.send(&target, wanted).map_err(|error| unreachable(url, &error))?;
             let location =
                 text(response.headers(), "location").filter(|_| response.status().is_redirection());
             let Some(location) = location else { return Ok((hops, response)) };
-            if hops.len() == MAX_REDIRECTS {
-                return Err(bad_address(format!("more than {MAX_REDIRECTS} redirects")));
-            }
             let announced = |name: &str| response.headers().contains_key(name);
             if matches!(wanted, Wanted::Head | Wanted::FirstByte)
                 && announced("x-linked-etag")
@@ -155,10 +154,14 @@ impl Client {
                 // All is said; the other host need not be asked.
                 return Ok((hops, response));
             }
-            hops.push(response.headers().clone());
-            target = joined(&target, &location)
-                .ok_or_else(|| bad_address(format!("a redirect to {location:?}")))?;
+            let next = joined(&target, &location);
+            let next = next.ok_or_else(|| bad_address(format!("a redirect to {location:?}")))?;
+            if announced("x-linked-etag") || origin(&next) != origin(&target) {
+                hops.push(response.headers().clone());
+            }
+            target = next;
         }
+        Err(bad_address(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
     fn send(&self, target: &Uri, wanted: Wanted) -> Result<Response<Body>, ureq::Error> {
@@ -243,8 +246,8 @@ pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 /// An `ETag` without quotes and weakness mark; it becomes a file name, so anything else than a plain word is refused.
 fn clean_etag(etag: &str) -> Option<String> {
     let etag = etag.trim().trim_start_matches("W/").trim_matches('"');
-    let plain = etag.chars().all(|char| char.is_ascii_alphanumeric() || "-_".contains(char));
-    (plain && !etag.is_empty() && etag.len() <= 128).then(|| etag.to_owned())
+    let plain = etag.chars().all(|char| char.is_ascii_alphanumeric() || "-_.".contains(char));
+    (plain && !etag.is_empty() && !etag.starts_with('.') && etag.len() <= 128).then(|| etag.to_owned())
 }
 
 fn origin(uri: &Uri) -> Option<Origin> {
