@@ -84,7 +84,11 @@ impl fmt::Display for CheckpointError {
         let place = [labelled("file", &self.file), labelled("tensor", &self.tensor)].into_iter().flatten();
         let facts =
             [labelled("expected", &self.expected), labelled("found", &self.found)].into_iter().flatten();
-        let more = (self.more > 0).then(|| format!("{} more problems like this", self.more));
+        let more = match self.more {
+            0 => None,
+            1 => Some("1 more problem like this".to_owned()),
+            more => Some(format!("{more} more problems like this")),
+        };
         let line = [
             self.what.to_string(),
             part(" (", place.collect(), ")"),

@@ -373,7 +373,6 @@ fn inspection_counts_logical_parameters() {
     assert_eq!(inspection.memory_bytes(1000) - inspection.weight_bytes, 288_000);
     let table = inspection.to_string();
     assert!(table.contains("image input is not served yet") && table.contains("int4"), "{table}");
-    println!("{table}");
 }
 
 proptest! {
