@@ -28,7 +28,7 @@ pub struct ScoredToken {
 }
 
 /// The scores of `tokens` in order, computed while they are asked for; `top_n` alternatives each. The cache of the whole
-/// sequence is kept in f32, the logits of [`CHUNK`] positions only.
+/// sequence is kept in f32, the logits of 128 positions only.
 pub fn score<'a>(
     model: &'a KimiModel,
     tokens: &'a [TokenId],
