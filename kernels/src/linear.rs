@@ -61,24 +61,24 @@ impl InplaceOp2 for Linear<'_> {
         x_layout: &Layout,
     ) -> Result<()> {
         let x = RowsRef::new(self.name(), (x, x_layout))?;
-        let out = RowsMut::new(self.name(), out, layout)?;
+        let mut out = RowsMut::new(self.name(), out, layout)?;
         expect_size(self.name(), "width of x", x.width, self.weight.in_features)?;
         expect_size(self.name(), "width of the output", out.width, self.weight.out_features)?;
         expect_size(self.name(), "rows of the output", out.rows, x.rows)?;
-        linear_rows(x, WeightRows::new(self.weight)?, out);
+        linear_rows(x, WeightRows::new(self.weight)?, &mut out);
         Ok(())
     }
 }
 
 /// [`linear`] on rows whose sizes were checked.
-pub(crate) fn linear_rows(x: RowsRef<'_>, weight: WeightRows<'_>, out: RowsMut<'_>) {
+pub(crate) fn linear_rows(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
     if x.rows == 0 || weight.rows() == 0 {
         return;
     }
     if x.rows <= FEW_ROWS { by_dot_products(x, weight, out) } else { by_tiles(x, weight, out) }
 }
 
-fn by_dot_products(x: RowsRef<'_>, weight: WeightRows<'_>, mut out: RowsMut<'_>) {
+fn by_dot_products(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
     // Threads split the output features, so they write the transposed result and each owns a contiguous part.
     let features = weight.rows();
     let mut transposed = vec![0.0; features * x.rows]; // [features, rows]
@@ -104,7 +104,7 @@ fn by_dot_products(x: RowsRef<'_>, weight: WeightRows<'_>, mut out: RowsMut<'_>)
     }
 }
 
-fn by_tiles(x: RowsRef<'_>, weight: WeightRows<'_>, out: RowsMut<'_>) {
+fn by_tiles(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
     let columns = weight.columns();
     let tile_rows = (TILE_NUMBERS / columns.max(1)).clamp(1, weight.rows());
     let threads =
@@ -114,7 +114,7 @@ fn by_tiles(x: RowsRef<'_>, weight: WeightRows<'_>, out: RowsMut<'_>) {
         let rows = tile_rows.min(weight.rows() - first);
         widen_tile(weight, first, &mut tile[..rows * columns], threads);
         matmul(
-            MatrixMut { data: &mut out.data[first..], row_stride: out.stride },
+            &mut MatrixMut { data: &mut out.data[first..], row_stride: out.stride },
             Output::Overwrite,
             Matrix::new(x.data, x.rows, columns, x.stride),
             Matrix::new(&tile, rows, columns, columns).transposed(),

@@ -64,7 +64,7 @@ pub(crate) enum Threads {
 /// # Panics
 /// When inner sizes differ or a slice is too short for its matrix: a bug of the calling op.
 pub(crate) fn matmul(
-    out: MatrixMut<'_>,
+    out: &mut MatrixMut<'_>,
     old: Output,
     lhs: Matrix<'_>,
     rhs: Matrix<'_>,

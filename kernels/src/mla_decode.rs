@@ -123,9 +123,9 @@ impl MlaDecode<'_> {
             })
             .collect();
         if work < PARALLEL_WORK {
-            jobs.into_iter().for_each(run)
+            jobs.into_iter().for_each(run);
         } else {
-            jobs.into_par_iter().for_each(run)
+            jobs.into_par_iter().for_each(run);
         }
         contexts
     }
@@ -192,9 +192,7 @@ fn attend_row(
             dot_rows(query, entries, width, weights);
             let out = &mut out[head * latent..][..latent];
             let correction = softmax.update(weights);
-            if correction != 1.0 {
-                scale(out, correction);
-            }
+            scale(out, correction);
             add_scaled_rows(out, weights, entries, width);
         }
     }

@@ -81,7 +81,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
             linear_rows(
                 latents,
                 kv_b,
-                RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
+                &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );
             let tile = Tile { first, count, entries, kv };
             heads
@@ -151,7 +151,7 @@ impl MlaPrefill<'_> {
             (Matrix::new(q_data, rows.len(), nope, heads * q.stride), keys, Output::Overwrite),
             (Matrix::new(&q_data[nope..], rows.len(), rope, heads * q.stride), k_pe, Output::Add),
         ] {
-            let out = MatrixMut { data: scores, row_stride: tile.count };
+            let out = &mut MatrixMut { data: scores, row_stride: tile.count };
             matmul(out, old, q, k.transposed(), factor, Threads::Caller);
         }
     }
@@ -179,7 +179,7 @@ impl MlaPrefill<'_> {
         let kv_stride = heads * self.shape.kv_rows();
         let v = Matrix::new(&tile.kv[head * self.shape.kv_rows() + nope..], tile.count, value, kv_stride);
         let weights = Matrix::new(scores, rows.len(), tile.count, tile.count);
-        let out = MatrixMut { data: values_out, row_stride: value };
+        let out = &mut MatrixMut { data: values_out, row_stride: value };
         matmul(out, Output::Add, weights, v, 1.0, Threads::Caller);
     }
 }

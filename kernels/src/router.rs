@@ -198,7 +198,9 @@ impl InplaceOp3 for ExpertWeights {
                 *weight = sigmoid(*logit);
             }
             let sum: f32 = if self.config.normalize { weights.iter().sum::<f32>() + 1e-20 } else { 1.0 };
-            weights.iter_mut().for_each(|weight| *weight = *weight / sum * self.config.scaling);
+            for weight in weights {
+                *weight = *weight / sum * self.config.scaling;
+            }
         }
         Ok(())
     }

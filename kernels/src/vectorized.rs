@@ -8,7 +8,7 @@ macro_rules! vectorized {
         $(#[$meta])*
         #[inline]
         pub(crate) fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[expect(clippy::inline_always, reason = "the body takes on the CPU features of its caller only when inlined")]
+            // Only an inlined body takes on the CPU features of its caller.
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
 

@@ -39,16 +39,16 @@ impl<'a> WeightRows<'a> {
         Ok(Self { weight })
     }
 
-    pub(crate) fn rows(&self) -> usize {
+    pub(crate) fn rows(self) -> usize {
         self.weight.out_features
     }
 
-    pub(crate) fn columns(&self) -> usize {
+    pub(crate) fn columns(self) -> usize {
         self.weight.in_features
     }
 
     /// Writes row `row` to `out[..columns]`.
-    pub(crate) fn read(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn read(self, row: usize, out: &mut [f32]) {
         let columns = self.weight.in_features;
         let out = &mut out[..columns];
         match &self.weight.data {
@@ -181,6 +181,7 @@ const fn e4m3_table() -> [f32; 256] {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the formats define exact values")]
 mod tests {
     use std::sync::Arc;
 

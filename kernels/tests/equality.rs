@@ -1,5 +1,7 @@
 //! Every op against its reference in candle's own ops, on random numbers, odd sizes and views.
 
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "some results are exact")]
 mod equality {
     mod attention;
     mod elementwise;
