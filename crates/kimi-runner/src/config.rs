@@ -15,6 +15,7 @@ pub struct RunnerConfig {
     pub max_sequences: usize,
     /// How much memory the cache may take.
     pub kv_memory: KvMemory,
-    /// The number format of the cache.
+    /// The number format of the cache. On CPUs [`CacheDtype::F32`] memory is given by the system when a block is first
+    /// written; the other formats are zeroed, and so taken, at start.
     pub cache_dtype: CacheDtype,
 }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use candle_core::{Device, Tensor};
 use kimi_engine::{
-    EngineConfig, EngineHandle, EngineThread, FinishReason, GenerateRequest, GenerationStream, SampledToken,
-    Sampling, SchedulerConfig, TokenEvent,
+    EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason, GenerateRequest, GenerationStream,
+    SampledToken, Sampling, SchedulerConfig, TokenEvent,
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
 use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, score, score_in_chunks};
@@ -186,6 +186,23 @@ fn the_engine_reports_the_log_probabilities_that_scoring_gives() {
         assert_eq!(reported.top[0].0, token.id, "greedy");
         assert!((reported.top[1].1 - score.top[1].1).abs() < 2e-4);
     }
+}
+
+#[test]
+fn a_step_that_cannot_be_computed_ends_the_engine_and_no_stream_waits() {
+    let (engine, thread) = engine();
+    let mut other = engine.generate(request(1, Sampling::greedy())).unwrap();
+    let mut impossible = request(0, Sampling::greedy());
+    impossible.prompt.tokens[1] = 2_048; // one past the vocabulary
+    let mut impossible = engine.generate(impossible).unwrap();
+    for stream in [&mut other, &mut impossible] {
+        let last = std::iter::from_fn(|| stream.blocking_next()).last().unwrap();
+        assert!(
+            matches!(&last, TokenEvent::Failed(EngineFailure::Engine(why)) if why.contains("2048")),
+            "{last:?}"
+        );
+    }
+    assert!(thread.join().unwrap_err().0.contains("2048"));
 }
 
 #[test]
