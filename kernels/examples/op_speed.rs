@@ -12,8 +12,11 @@ const HIDDEN: usize = 7168;
 /// Weights that are used in turn, so that they come from memory: more than the last-level cache holds.
 const ROTATION_BYTES: usize = 256 << 20;
 
+/// `(out_features, in_features)` to a weight of some format.
+type MakeWeight = fn(usize, usize) -> Weight;
+
 fn main() -> Result<()> {
-    let formats: [(&str, fn(usize, usize) -> Weight); 3] = [("bf16", bf16), ("int4", int4), ("fp8", fp8)];
+    let formats: [(&str, MakeWeight); 3] = [("bf16", bf16), ("int4", int4), ("fp8", fp8)];
     for (name, make) in formats {
         let weights = rotation(make);
         for rows in [1, 16, 64, 512] {
@@ -64,7 +67,7 @@ fn attention() -> Result<()> {
     Ok(())
 }
 
-fn rotation(make: fn(usize, usize) -> Weight) -> Vec<Weight> {
+fn rotation(make: MakeWeight) -> Vec<Weight> {
     let first = make(2048, HIDDEN);
     let count = ROTATION_BYTES.div_ceil(size(&first));
     std::iter::once(first).chain((1..count).map(|_| make(2048, HIDDEN))).collect()
