@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod golden {
+    mod batches;
     pub(crate) mod harness;
     mod paths;
     mod references;
