@@ -30,12 +30,14 @@ macro_rules! vectorized {
 pub(crate) use vectorized;
 
 /// Independent partial results of a reduction: enough to hide the latency of an addition.
-const LANES: usize = 32;
+const LANES: usize = 16;
 
-/// Adds up partial sums by halves, which keeps the additions in vector registers.
-#[expect(clippy::inline_always, reason = "must be compiled for the CPU features of its caller")]
-#[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
+/// Combines partial results by halves.
+///
+/// A call on purpose: the lanes then pass through memory as one block. Inlined, the last halves, which are two numbers
+/// wide, made LLVM compute the whole loop before them two numbers at a time.
+#[inline(never)]
+fn fold_lanes(lanes: &mut [f32; LANES], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
@@ -57,7 +59,7 @@ fn dot_inlined(a: &[f32], b: &[f32]) -> f32 {
             sums[lane] += x[lane] * y[lane];
         }
     }
-    fold_lanes(sums, |a, b| a + b) + tail
+    fold_lanes(&mut sums, |a, b| a + b) + tail
 }
 
 #[expect(clippy::inline_always, reason = "must be compiled for the CPU features of its caller")]
@@ -111,7 +113,7 @@ vectorized! {
                 sums[lane] += block[lane];
             }
         }
-        fold_lanes(sums, |a, b| a + b) + tail
+        fold_lanes(&mut sums, |a, b| a + b) + tail
     }
 
     /// The largest of `x` and `start`. NaN is passed over.
@@ -125,6 +127,6 @@ vectorized! {
                 lanes[lane] = larger(lanes[lane], block[lane]);
             }
         }
-        larger(fold_lanes(lanes, larger), tail)
+        larger(fold_lanes(&mut lanes, larger), tail)
     }
 }
