@@ -10,19 +10,23 @@ use kimi_kernels::RopeTable;
 use crate::{ModelConfig, YarnScaling};
 
 /// How positions rotate queries and keys. Applies at every position, also in short prompts.
+///
+/// Each step is rounded to f32 as the reference implementation rounds it: a frequency's last bit, times a position of
+/// some thousands, would show in the logits.
 pub(crate) fn rope_table(config: &ModelConfig) -> RopeTable {
     let dim = config.qk_rope_head_dim;
-    let plain = (0..dim / 2).map(|pair| config.rope_theta.powf(-2.0 * pair as f64 / dim as f64));
+    let exponents = (0..dim / 2).map(|pair| (2 * pair) as f32 / dim as f32);
+    let wavelengths = exponents.map(|exponent| config.rope_theta.powf(f64::from(exponent)) as f32);
     let Some(yarn) = config.rope_scaling else {
-        return RopeTable { inv_freq: plain.map(|frequency| frequency as f32).collect(), multiplier: 1.0 };
+        return RopeTable { inv_freq: wavelengths.map(f32::recip).collect(), multiplier: 1.0 };
     };
     let (low, high) = ramp_bounds(yarn, dim, config.rope_theta);
-    let stretched = plain.enumerate().map(|(pair, frequency)| {
-        let slowed = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0);
-        (frequency * (1.0 - slowed) + frequency / yarn.factor * slowed) as f32
+    let inv_freq = wavelengths.enumerate().map(|(pair, wavelength)| {
+        let kept = 1.0 - ((pair as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+        (yarn.factor as f32 * wavelength).recip() * (1.0 - kept) + wavelength.recip() * kept
     });
     let multiplier = sharpening(yarn.factor, yarn.mscale) / sharpening(yarn.factor, yarn.mscale_all_dim);
-    RopeTable { inv_freq: stretched.collect(), multiplier: multiplier as f32 }
+    RopeTable { inv_freq: inv_freq.collect(), multiplier: multiplier as f32 }
 }
 
 /// Factor on attention scores: `1 / sqrt(nope + rope)`, times YaRN's sharpening squared, since it belongs to queries
