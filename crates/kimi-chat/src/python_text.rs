@@ -142,24 +142,23 @@ fn is_printable(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn prints_what_python_prints() {
         // Right-hand sides are the output of CPython 3.11.
-        let value = json!({"a": [1, -2, 1.0, 0.1, 1e16, 123_456_789_012_345_680.0, 0.0001, 0.000_01, 1e-7, 1e100, 1.5e300],
+        let value = serde_json::json!({"a": [1, -2, 1.0, 0.1, 1e16, 123_456_789_012_345_680.0, 0.0001, 0.000_01, 1e-7, 1e100, 1.5e300],
                            "ü\u{7f}": "x\"\\\n\u{1}/", "n": null, "t": true, "e": {}, "l": []});
         assert_eq!(
-            super::json(&value, Separators::SPACED),
+            json(&value, Separators::SPACED),
             r#"{"a": [1, -2, 1.0, 0.1, 1e+16, 1.2345678901234568e+17, 0.0001, 1e-05, 1e-07, 1e+100, 1.5e+300], "ü"#.to_owned()
                 + "\u{7f}"
                 + r#"": "x\"\\\n\u0001/", "n": null, "t": true, "e": {}, "l": []}"#
         );
-        assert_eq!(super::json(&json!({"a": [1, "b"]}), Separators::COMPACT), r#"{"a":[1,"b"]}"#);
-        let value = json!({"k": ["it's", "a'\"b", "é\u{a0}\u{1}\u{200b}\u{e0001}", null, true, 2.50]});
+        assert_eq!(json(&serde_json::json!({"a": [1, "b"]}), Separators::COMPACT), r#"{"a":[1,"b"]}"#);
+        let value =
+            serde_json::json!({"k": ["it's", "a'\"b", "é\u{a0}\u{1}\u{200b}\u{e0001}", null, true, 2.50]});
         assert_eq!(repr(&value), r#"{'k': ["it's", 'a\'"b', 'é\xa0\x01\u200b\U000e0001', None, True, 2.5]}"#);
-        assert_eq!(str(&json!("it's")), "it's");
+        assert_eq!(str(&serde_json::json!("it's")), "it's");
     }
 }
