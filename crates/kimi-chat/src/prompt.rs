@@ -204,7 +204,9 @@ impl<'a> Builder<'a> {
             }
             Role::Tool => {
                 self.text("## Return of ");
-                ids.into_iter().for_each(|id| self.text(id));
+                for id in ids {
+                    self.text(id);
+                }
                 self.text("\n");
                 self.content(index, message)?;
             }

@@ -54,7 +54,7 @@ fn write_json(value: &Value, separators: Separators, out: &mut String) {
     }
 }
 
-/// serde_json escapes exactly what Python does with `ensure_ascii=False`.
+/// `serde_json` escapes exactly what Python does with `ensure_ascii=False`.
 fn json_string(text: &str) -> String {
     serde_json::to_string(text).expect("invariant: a string is always JSON")
 }
@@ -120,15 +120,19 @@ fn repr_string(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
             c if is_printable(c) => out.push(c),
-            c => out.push_str(&match u32::from(c) {
-                code @ 0..=0xff => format!("\\x{code:02x}"),
-                code @ 0x100..=0xffff => format!("\\u{code:04x}"),
-                code => format!("\\U{code:08x}"),
-            }),
+            c => out.push_str(&escape(u32::from(c))),
         }
     }
     out.push(quote);
     out
+}
+
+fn escape(code: u32) -> String {
+    match code {
+        0..=0xff => format!("\\x{code:02x}"),
+        0x100..=0xffff => format!("\\u{code:04x}"),
+        _ => format!("\\U{code:08x}"),
+    }
 }
 
 /// Python's `str.isprintable`: no control, format, unassigned or private character, no space but U+0020.

@@ -49,9 +49,12 @@ pub(crate) fn native_id(id: &str, name: &str, counter: usize, used: &mut HashSet
     if is_native(id, name) && used.insert(id.to_owned()) {
         return id.to_owned();
     }
-    let free =
-        (counter..).map(|k| format!("functions.{name}:{k}")).find(|candidate| used.insert(candidate.clone()));
-    free.expect("invariant: finitely many ids are used")
+    // One more candidate than there are used ids: one of them is free.
+    let mut candidates = (counter..=counter + used.len()).map(|k| format!("functions.{name}:{k}"));
+    let free = candidates.find(|candidate| !used.contains(candidate));
+    let free = free.expect("invariant: more candidates than used ids");
+    used.insert(free.clone());
+    free
 }
 
 /// Whether `id` is `functions.NAME:IDX` with this name.

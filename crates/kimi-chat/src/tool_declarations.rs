@@ -7,7 +7,7 @@ mod schema;
 mod typescript;
 
 use kimi_api::Tool;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::python_text::{self, Separators};
 
@@ -23,15 +23,7 @@ pub(crate) fn declare(tools: &[Tool]) -> String {
 
 /// The same value with the keys of every object in order of their code points.
 fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        Value::Object(fields) => {
-            let mut entries: Vec<_> = fields.iter().collect();
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-            Value::Object(
-                entries.into_iter().map(|(key, field)| (key.clone(), sorted(field))).collect::<Map<_, _>>(),
-            )
-        }
-        scalar => scalar.clone(),
-    }
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value
 }

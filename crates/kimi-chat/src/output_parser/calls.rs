@@ -102,19 +102,15 @@ impl CallWriter {
         if call.index.is_some() {
             return true;
         }
-        match self.infer(&call.arguments) {
-            Some(name) => {
-                call.index = Some(self.announce("", name, out));
-                call.give_out(out);
-                true
-            }
-            None => {
-                let header = std::mem::take(&mut call.header);
-                self.keep_broken(&header);
-                self.keep_broken(&call.arguments);
-                false
-            }
+        if let Some(name) = self.infer(&call.arguments) {
+            call.index = Some(self.announce("", name, out));
+            call.give_out(out);
+        } else {
+            let header = std::mem::take(&mut call.header);
+            self.keep_broken(&header);
+            self.keep_broken(&call.arguments);
         }
+        call.index.is_some()
     }
 
     fn announce(&mut self, id: &str, name: String, out: &mut Vec<OutputEvent>) -> usize {

@@ -68,7 +68,8 @@ impl Type {
         if !self.constraints.is_empty() {
             let bounds =
                 self.constraints.iter().map(|(key, value)| format!("{key}: {}", python_text::str(value)));
-            lines += &format!("{indent}// {}\n", bounds.collect::<Vec<_>>().join(", "));
+            let bounds = bounds.collect::<Vec<_>>().join(", ");
+            lines.extend([indent, "// ", &bounds, "\n"]);
         }
         Ok(lines)
     }

@@ -1,6 +1,6 @@
 //! Reading `tiktoken.model`: one `BASE64 RANK` line a token, plus the special tokens of `tokenizer_config.json`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,7 +33,7 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 #[derive(Deserialize)]
 pub(super) struct TokenizerConfig {
     #[serde(default)]
-    pub(super) added_tokens_decoder: HashMap<TokenId, AddedToken>,
+    pub(super) added_tokens_decoder: BTreeMap<TokenId, AddedToken>,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +62,7 @@ pub(super) fn load(model: &[u8], config_json: &[u8]) -> Result<Vocabulary, Vocab
         let name = names.remove(&(id as TokenId));
         table.push_special(name.as_ref().map(|token| token.content.as_str()), CONFIG_FILE)?;
     }
-    if let Some((id, token)) = names.into_iter().min_by_key(|(id, _)| *id) {
+    if let Some((id, token)) = names.pop_first() {
         let (start, end) = (reserved.start as TokenId, reserved.end as TokenId);
         return Err(VocabularyError::MisplacedSpecial { name: token.content, id, start, end });
     }

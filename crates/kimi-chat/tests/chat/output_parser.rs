@@ -379,7 +379,7 @@ fn check_grammar(events: &[OutputEvent], outcome: ParsedOutcome) -> Result<(), T
                 open = Some(*index);
             }
             OutputEvent::ToolArguments { index, json } => {
-                prop_assert!(open == Some(*index) && !json.is_empty())
+                prop_assert!(open == Some(*index) && !json.is_empty());
             }
             OutputEvent::ToolCallFinished { index } => {
                 prop_assert_eq!(open.take(), Some(*index));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Kimi's own `tokenizer_config.json`.
 pub(crate) const CONFIG: &[u8] = include_bytes!("../data/tokenizer_config.json");
 /// Ranks of the real vocabulary.
-pub(crate) const RANKS: usize = 163_584;
+const RANKS: usize = 163_584;
 
 /// Kimi's own `tiktoken.model`, from the sources of the crate that packages it.
 pub(crate) fn real_model() -> Vec<u8> {

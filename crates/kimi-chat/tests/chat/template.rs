@@ -62,6 +62,7 @@ fn oracle(messages: &Value, tools: &Value, switches: Switches) -> String {
 }
 
 /// Python's `tojson` as chat templates get it: no HTML escapes, no ASCII escapes, separators to choose.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja passes keyword arguments by value")]
 fn tojson(value: &JinjaValue, options: Kwargs) -> Result<JinjaValue, Error> {
     let separators: Option<Vec<String>> = options.get("separators")?;
     options.assert_all_used()?;
