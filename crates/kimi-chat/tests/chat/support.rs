@@ -17,7 +17,8 @@ const RANKS: usize = 163_584;
 /// Kimi's own `tiktoken.model`, from the sources of the crate that packages it.
 pub(crate) fn real_model() -> Vec<u8> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--format-version=1", "--manifest-path"])
+        // Without the filter, cargo would want the dependencies of every platform on disk.
+        .args(["metadata", "--format-version=1", "--filter-platform", &host(), "--manifest-path"])
         .arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
         .output()
         .expect("cargo runs");
@@ -27,6 +28,13 @@ pub(crate) fn real_model() -> Vec<u8> {
         packages.iter().find(|package| package["name"] == "splintr-vocab-kimi").expect("the dependency");
     let manifest = PathBuf::from(package["manifest_path"].as_str().expect("a path"));
     std::fs::read(manifest.with_file_name("vocabs").join("kimi.tiktoken")).expect("the vocabulary's file")
+}
+
+/// The triple this machine compiles for.
+fn host() -> String {
+    let output = Command::new("rustc").arg("-vV").output().expect("rustc runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host").to_owned()
 }
 
 /// The real vocabulary, loaded once for all tests.
