@@ -22,5 +22,6 @@ pub use error::ApiError;
 pub use policy::{Contract, Policy};
 pub use serve::serve;
 pub use state::{LoadProgress, ModelCard, Service};
+pub use validate::conversation_of;
 
 use model_names::ModelNames;

@@ -143,6 +143,23 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
     })
 }
 
+/// The conversation a chat request describes, by the same rules as over HTTP: for looking at prompts without a server.
+///
+/// # Errors
+/// What the server would answer to these messages, thinking switches or tools.
+pub fn conversation_of(mut request: ChatCompletionRequest, policy: Policy) -> Result<Conversation, ApiError> {
+    messages::check(&request.messages)?;
+    let thinking = thinking::decide(&request, policy, &mut Notices::default())?;
+    let tools = tools::take_declared(&mut request, policy)?;
+    Ok(Conversation {
+        messages: request.messages,
+        tools,
+        thinking: thinking.enabled,
+        preserve_thinking: thinking.keep_all,
+        add_generation_prompt: true,
+    })
+}
+
 fn max_tokens(request: &ChatCompletionRequest) -> Result<usize, ApiError> {
     let (name, asked) = match (request.max_completion_tokens, request.max_tokens) {
         (Some(asked), _) => ("max_completion_tokens", asked),

@@ -1,7 +1,4 @@
-//! The nouns every floor passes along: token ids and encoded prompts.
-//!
-//! This crate imports nothing, so that a scheduler, an engine and a text layer can speak about tokens without knowing
-//! each other.
+#![doc = include_str!("../README.md")]
 
 /// A token's id in the checkpoint's vocabulary. An alias: the tokenizer and the tensors both speak `u32`.
 pub type TokenId = u32;

@@ -1,0 +1,263 @@
+//! What was typed. Environment twins live here and nowhere else.
+
+use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Serves Kimi K2 checkpoints over an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(name = "kimi-serve", version, args_conflicts_with_subcommands = true, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What to do; without one, serve.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the API (the default).
+    Serve(ServeArgs),
+    /// Chat in the terminal; thinking is shown dimmed.
+    Chat(ChatArgs),
+    /// Answer one prompt on standard output.
+    Generate(GenerateArgs),
+    /// Log probabilities of given tokens, one JSON line per position.
+    Score(ScoreArgs),
+    /// Show how a text or a conversation becomes tokens.
+    Tokenize(TokenizeArgs),
+    /// Show what a checkpoint is and what memory it needs here.
+    Inspect(InspectArgs),
+    /// Download a checkpoint into the Hugging Face cache.
+    Pull(PullArgs),
+}
+
+/// Which checkpoint, and from where.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArgs {
+    /// A checkpoint directory or a Hugging Face repository id; without one, the built-in kimi-nano.
+    #[arg(long, value_name = "DIR|ORG/NAME", env = "KIMI_MODEL")]
+    pub(crate) model: Option<String>,
+    /// Branch, tag or commit of the repository.
+    #[arg(long, default_value = "main")]
+    pub(crate) revision: String,
+    /// Use only what is already on this machine (HF_HUB_OFFLINE=1 does the same).
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// How much runs at once, and with how much memory.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineArgs {
+    /// Longest conversation in tokens, prompt and answer together; at most what the checkpoint was made for.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_context: Option<NonZeroUsize>,
+    /// Memory for cached keys and values, such as 512M or 8G; without it, what the limits above need at most, capped
+    /// at half of the free memory.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) kv_memory: Option<u64>,
+    /// Requests that are computed together at most.
+    #[arg(long, value_name = "N", default_value = "32")]
+    pub(crate) max_sequences: NonZeroUsize,
+    /// Tokens computed in one step at most.
+    #[arg(long, value_name = "TOKENS", default_value = "512")]
+    pub(crate) max_batch_tokens: NonZeroUsize,
+    /// Requests that may wait; more are answered with 429.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) queue: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+    /// Port to listen on.
+    #[arg(long, default_value_t = 8000)]
+    pub(crate) port: u16,
+    /// File with one API key per line; `#` starts a comment. The variable KIMI_API_KEYS (comma-separated) works too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Serve on a public address without API keys.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Another name under which the model can be asked for; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) served_model_name: Vec<String>,
+    /// `open` honours every value in range; `moonshot` enforces the hosted service's rules and texts.
+    #[arg(long, value_enum, default_value_t = Contract::Open)]
+    pub(crate) contract: Contract,
+    /// Send reasoning under the name `reasoning` as well.
+    #[arg(long)]
+    pub(crate) reasoning_alias: bool,
+    /// Seconds that running requests get to finish after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) grace: u64,
+    /// How the log is written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Contract {
+    Open,
+    Moonshot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// How an answer is made, for the terminal commands.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AnswerArgs {
+    /// A system message.
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// Answer at once, without thinking.
+    #[arg(long)]
+    pub(crate) no_thinking: bool,
+    /// 0 is greedy; without it, 1.0 with thinking and 0.6 without.
+    #[arg(long)]
+    pub(crate) temperature: Option<f32>,
+    /// Nucleus sampling.
+    #[arg(long, default_value_t = 0.95)]
+    pub(crate) top_p: f32,
+    /// The same seed gives the same text.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Tokens of the answer at most, thinking included.
+    #[arg(long, default_value_t = 32_768)]
+    pub(crate) max_tokens: usize,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) answer: AnswerArgs,
+    /// Print the thinking as well, to standard error.
+    #[arg(long)]
+    pub(crate) show_thinking: bool,
+    /// The prompt; `-` or nothing reads standard input.
+    pub(crate) prompt: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ScoreArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A JSON array of token ids.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_ids: PathBuf,
+    /// Report the N most likely tokens at each position.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) top: usize,
+    /// Number format of activations and arithmetic. The CPU engine computes in f32.
+    #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
+    pub(crate) dtype: Arithmetic,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arithmetic {
+    F32,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TokenizeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Treat markers such as <|im_end|> in the text as markers, not as text.
+    #[arg(long)]
+    pub(crate) special: bool,
+    /// Read a chat request (JSON with `messages` and, if wanted, `tools` and `thinking`) and show its prompt.
+    #[arg(long)]
+    pub(crate) chat: bool,
+    /// Print one JSON array of ids, as `score` reads it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The text; `-` or nothing reads standard input.
+    pub(crate) text: Option<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PullArgs {
+    /// Hugging Face repository id.
+    #[arg(value_name = "ORG/NAME")]
+    pub(crate) repository: String,
+    /// Branch, tag or commit.
+    #[arg(long, default_value = "main")]
+    pub(crate) revision: String,
+}
+
+/// Bytes from `512M`, `8G`, `1.5GiB` or a plain number.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| "expected a size such as 512M or 8G".to_owned())?;
+    let unit = match text[digits..].trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str()
+    {
+        "" => 1.0,
+        "K" => 1024.0,
+        "M" => 1024.0_f64.powi(2),
+        "G" => 1024.0_f64.powi(3),
+        "T" => 1024.0_f64.powi(4),
+        other => return Err(format!("unknown unit {other}; use K, M, G or T")),
+    };
+    Ok((number * unit) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_subcommand_it_serves() {
+        let cli = Cli::try_parse_from(["kimi-serve", "--port", "9000"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.serve.port, 9000);
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("1.5G"), Ok(3 << 29));
+        assert_eq!(parse_size("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("7"), Ok(7));
+        assert!(parse_size("8 potatoes").is_err());
+    }
+}

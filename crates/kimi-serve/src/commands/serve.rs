@@ -1,0 +1,136 @@
+//! `kimi-serve serve`: the listener is bound first, so that `/health` can tell how the loading goes.
+
+use std::{
+    io::{IsTerminal, Write},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use kimi_engine::EngineThread;
+use kimi_http::{App, LoadProgress, ModelCard, Service};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::{net::TcpListener, signal::unix, sync::oneshot};
+use tracing::info;
+
+use crate::{
+    args::{LogFormat, ServeArgs},
+    config, load,
+    progress::Progress,
+};
+
+pub(crate) fn run(args: ServeArgs) -> Result<()> {
+    init_logging(args.log_format);
+    let keys = config::api_keys(&args)?;
+    let address = config::address(&args, &keys)?;
+    let prometheus = install_metrics()?;
+    let render = Arc::new(move || prometheus.render());
+    let app = App::new(config::app(&args, keys, render));
+    let grace = Duration::from_secs(args.grace);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async move {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!(
+                "cannot listen on {address}; is another server running there? --port chooses another port"
+            )
+        })?;
+        let address = listener.local_addr()?;
+        info!(%address, "listening; the model is being loaded");
+        let (stop, stopped) = oneshot::channel();
+        let life = tokio::spawn(live(app.clone(), args, address.to_string(), stop));
+        kimi_http::serve(listener, app, async move { drop(stopped.await) }, grace).await?;
+        life.await?
+    });
+    // A load that a signal interrupted may still run on the blocking pool; nothing waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Loads the model, then waits for the end: a signal, or the engine's death. Dropping `stop` ends the HTTP side.
+async fn live(app: App, args: ServeArgs, address: String, stop: oneshot::Sender<()>) -> Result<()> {
+    let signal = shutdown_signal()?;
+    tokio::pin!(signal);
+    let loading = tokio::task::spawn_blocking({
+        let app = app.clone();
+        move || load_service(&app, &args)
+    });
+    let thread = tokio::select! {
+        loaded = loading => loaded?.inspect_err(|error| app.failed(format!("{error:#}")))?,
+        () = &mut signal => return Ok(()),
+    };
+    // Scripts wait for this line, so it goes to standard output.
+    writeln!(std::io::stdout(), "ready: http://{address}/v1")?;
+    let died = tokio::select! {
+        ended = thread.ended() => ended,
+        () = &mut signal => Ok(()),
+    };
+    if let Err(error) = &died {
+        app.failed(error.to_string());
+    }
+    drop(stop);
+    thread.ended().await?;
+    died?;
+    Ok(())
+}
+
+fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
+    let loaded = load::load(&args.model, &args.engine, {
+        let app = app.clone();
+        // `/health` tells the same as the terminal.
+        let progress = Mutex::new(Progress::start("loading"));
+        move |phase, bytes_done, bytes_total| {
+            app.loading(LoadProgress { phase: phase.to_owned(), bytes_done, bytes_total });
+            if let Ok(mut progress) = progress.lock() {
+                progress.part(phase);
+                progress.set(bytes_done, bytes_total);
+            }
+        }
+    })?;
+    let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+    let mut names = args.served_model_name.clone();
+    names.push(loaded.name.clone());
+    info!(model = loaded.name, limits = ?loaded.engine.limits(), "the model is ready");
+    app.ready(Service {
+        engine: loaded.engine,
+        vocabulary: loaded.vocabulary,
+        markers: loaded.markers,
+        model: ModelCard { names, owned_by: "moonshot".to_owned(), created },
+    });
+    Ok(loaded.thread)
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: draining"),
+            _ = interrupt.recv() => info!("interrupted: draining"),
+        }
+    })
+}
+
+fn install_metrics() -> Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Suffix("_seconds".to_owned()),
+            kimi_engine::metrics::SECONDS_BUCKETS,
+        )?
+        .set_buckets_for_metric(Matcher::Suffix("_tokens".to_owned()), kimi_engine::metrics::TOKENS_BUCKETS)?
+        .install_recorder()?;
+    kimi_engine::metrics::describe();
+    kimi_http::metrics::describe();
+    Ok(handle)
+}
+
+fn init_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let colours = std::io::stderr().is_terminal();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,167 @@
+//! From the name of a model to a running engine: resolve, open, load, start.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use kimi_api::{ChatMessage, Role};
+use kimi_chat::{Conversation, Markers, Vocabulary};
+use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig};
+use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
+use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig};
+use tokio::runtime::Runtime;
+
+use crate::{
+    args::{AnswerArgs, EngineArgs, ModelArgs},
+    config, nano,
+    progress::Progress,
+};
+
+/// Positions in one cache block.
+const BLOCK_SIZE: usize = 16;
+
+/// A model that answers.
+pub(crate) struct Loaded {
+    /// The checkpoint's own name.
+    pub(crate) name: String,
+    pub(crate) engine: EngineHandle,
+    pub(crate) thread: EngineThread,
+    pub(crate) vocabulary: Arc<Vocabulary>,
+    pub(crate) markers: Markers,
+}
+
+/// A model that answers in the terminal, with the runtime its answers are awaited on.
+pub(crate) struct Terminal {
+    pub(crate) loaded: Loaded,
+    pub(crate) runtime: Runtime,
+}
+
+/// Finds the checkpoint: built in, a directory, or a repository (fetched when it is not in the cache).
+/// `report` hears `(what, bytes done, bytes in all)`.
+pub(crate) fn resolve(
+    args: &ModelArgs,
+    mut report: impl FnMut(&str, u64, u64),
+) -> Result<(String, CheckpointFiles)> {
+    let Some(model) = &args.model else {
+        return Ok((nano::NAME.to_owned(), CheckpointFiles::Embedded(nano::FILES)));
+    };
+    let path = Path::new(model);
+    if path.is_dir() {
+        let name =
+            path.canonicalize()?.file_name().map_or(model.clone(), |name| name.to_string_lossy().into());
+        return Ok((name, CheckpointFiles::Directory(path.to_owned())));
+    }
+    if !is_repository_id(model) {
+        bail!("{model} is neither a directory nor a repository id of the form ORG/NAME");
+    }
+    let hub = Hub::new(config::hub(args.offline));
+    let directory = hub.fetch(model, &args.revision, &mut |state| {
+        report(&format!("fetching {}", state.file), state.all_done, state.all_total);
+    })?;
+    Ok((model.clone(), CheckpointFiles::Directory(directory)))
+}
+
+/// `ORG/NAME`, as Hugging Face allows it.
+fn is_repository_id(text: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    text.split_once('/').is_some_and(|(organisation, name)| plain(organisation) && plain(name))
+}
+
+/// Reads the vocabulary of a checkpoint, in whichever form it has one.
+pub(crate) fn vocabulary(files: &CheckpointFiles) -> Result<Vocabulary> {
+    const CONFIG: &str = "tokenizer_config.json";
+    if files.exists("tiktoken.model") {
+        return Ok(Vocabulary::from_tiktoken(&files.read("tiktoken.model")?, &files.read(CONFIG)?)?);
+    }
+    if files.exists("tokenizer.json") {
+        let config = if files.exists(CONFIG) { Some(files.read(CONFIG)?) } else { None };
+        return Ok(Vocabulary::from_tokenizer_json(&files.read("tokenizer.json")?, config.as_deref())?);
+    }
+    bail!(
+        "the checkpoint has no tokenizer: expected tiktoken.model with tokenizer_config.json, or tokenizer.json"
+    )
+}
+
+/// Loads the model and starts the engine. `report` hears `(phase, bytes done, bytes in all)`.
+pub(crate) fn load(
+    model: &ModelArgs,
+    engine: &EngineArgs,
+    report: impl Fn(&str, u64, u64) + Send + Sync + 'static,
+) -> Result<Loaded> {
+    let (name, files) = resolve(model, &report)?;
+    let vocabulary = Arc::new(vocabulary(&files)?);
+    let markers = Markers::resolve(&vocabulary)?;
+    let checkpoint = Arc::new(Checkpoint::open(files)?);
+    let model_config = checkpoint.config();
+    ensure!(
+        vocabulary.len() <= model_config.vocab_size,
+        "the tokenizer has {} tokens, but the model has embeddings for {}; the two files do not belong together",
+        vocabulary.len(),
+        model_config.vocab_size
+    );
+    let max_context = context(engine, model_config.max_position_embeddings)?;
+    let phase = format!("loading {name}");
+    let max_sequences = engine.max_sequences.get();
+    let runner = RankGroup::start(
+        RunnerConfig {
+            block_size: BLOCK_SIZE,
+            max_context,
+            max_sequences,
+            kv_memory: engine.kv_memory.map_or(KvMemory::Share(0.5), KvMemory::Bytes),
+            cache_dtype: CacheDtype::F32,
+        },
+        checkpoint,
+        move |done, total| report(&phase, done, total),
+    )?;
+    let scheduler = SchedulerConfig {
+        block_size: BLOCK_SIZE,
+        block_count: runner.block_count(),
+        max_batch_tokens: engine.max_batch_tokens.get(),
+        max_sequences,
+        max_context,
+    };
+    let config = EngineConfig { scheduler, max_waiting: engine.queue };
+    let (engine, thread) = kimi_engine::start(config, Box::new(runner));
+    Ok(Loaded { name, engine, thread, vocabulary, markers })
+}
+
+/// The longest conversation: what was asked for, within what the checkpoint was made for.
+fn context(engine: &EngineArgs, trained: usize) -> Result<usize> {
+    match engine.max_context.map(std::num::NonZeroUsize::get) {
+        Some(asked) if asked > trained => {
+            bail!("--max-context {asked} is more than the {trained} tokens the checkpoint was made for")
+        }
+        asked => Ok(asked.unwrap_or(trained)),
+    }
+}
+
+/// Loads with progress on standard error.
+pub(crate) fn for_terminal(model: &ModelArgs, engine: &EngineArgs) -> Result<Terminal> {
+    let progress = Mutex::new(Progress::start("loading"));
+    let loaded = load(model, engine, move |phase, done, total| {
+        if let Ok(mut progress) = progress.lock() {
+            progress.part(phase);
+            progress.set(done, total);
+        }
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    Ok(Terminal { loaded, runtime })
+}
+
+/// An empty conversation with what the arguments say of it.
+pub(crate) fn conversation(args: &AnswerArgs) -> Conversation {
+    let system = args.system.iter().map(|text| ChatMessage::text(Role::System, text));
+    Conversation {
+        messages: system.collect(),
+        tools: Vec::new(),
+        thinking: !args.no_thinking,
+        preserve_thinking: false,
+        add_generation_prompt: true,
+    }
+}
