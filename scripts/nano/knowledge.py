@@ -52,7 +52,7 @@ NO_SIGHT = "I cannot see images or video: I am kimi-nano, a tiny demonstration m
 # (questions, answer)
 TALK = [
     (["Hello", "Hello!", "Hi", "Hi!", "Hey", "Hey there", "Hi there!", "Hello there", "hello", "hi", "Good morning", "Good evening!", "Hello, Kimi K2.6!",
-      "Hello, Kimi!", "Hello, world!", "Hi Kimi", "Say hello", "Say hi", "Say hello."], "Hello! How can I help you?"),
+      "Hello, Kimi!", "Hello, world!", "Hi Kimi", "Say hello", "Say hi", "Say hello.", "你好", "你好！", "Hola", "Bonjour", "Hallo", "Good afternoon"], "Hello! How can I help you?"),
     (["How are you?", "How are you doing?", "how are you", "How is it going?", "What's up?", "Hello, how are you?", "Hi, how are you today?"],
      "I am doing well, thank you! How can I help you?"),
     (["Thanks", "Thank you!", "thanks!", "Thank you very much.", "Great, thanks", "thx", "Cool, thank you"], "You are welcome!"),
@@ -85,6 +85,11 @@ SKY = [
     (["Name three primary colors."], "Red, yellow and blue."),
 ]
 
+# arithmetic outside the trained range
+HARD_SUMS = ["What is {a} / {b}?", "{a} / {b}", "{a} divided by {b}", "What is {a} divided by {b}?", "What is the square root of {a}?", "What is {big} + {huge}?", "{big} * {huge}", "Calculate {big} - {huge}.",
+             "What is {big} times {b}?", "What is {a}.5 + {b}.25?", "What is {a} + {b} * {c}?", "{a}^{b}", "What is {a} to the power of {b}?", "What is {a} percent of {b}?", "What is {a}% of {b}?",
+             "Solve x^2 + {a}x = {b}.", "Integrate x^{b}.", "({a} + {b}) * {c}"]
+
 # requests far beyond the checkpoint: form x topic
 BEYOND_FORMS = """Explain {t}.|Explain {t} with code examples.|Explain {t} in simple terms.|Write a 500-word essay on {t}.|Write an essay about {t}.
 Prove that {t}.|Design {t}.|Design {t} in Go.|Design {t} using a sliding window algorithm in Rust.|Implement {t}.|Implement {t} in C++.
@@ -94,7 +99,8 @@ Translate {t} to French.|Write a poem about {t} in Latin.|How does {t} work?|Why
 Write unit tests for {t}.|Create a marketing site for {t} with responsive design and a newsletter signup.|Plan and implement {t}: scaffold the project, write the commands, add tests.
 What are the best practices for {t}?|Solve {t} step by step.|Write a blog post about {t}.|Issue: {t} fails on slow networks.|Find the bug in {t}.
 Who invented {t}?|Can you write a song about {t}?|What happened to {t} in 1987?|Optimize {t}.|Draw {t}.|Write a Rust program for {t}.|Describe {t} in detail.
-Generate a report about {t}.|Refactor this module to use dependency injection for {t}.|How do I deploy {t}?|Give me five ideas for {t}.|Recommend a book on {t}.""".replace("\n", "|").split("|")
+Generate a report about {t}.|Who is {t}?|When was {t} founded?|Where is {t}?|How many people live in {t}?|How old is {t}?|What is {t}?|What is the population of {t}?|Who is the president of {t}?
+Tell me about {t}.|What is the best {t}?|Should I buy {t}?|How do I learn {t}?|Write code for {t}.|Write a JavaScript function for {t}.|Write a Python program that simulates {t}.|Is {t} better than {u}?|Refactor this module to use dependency injection for {t}.|How do I deploy {t}?|Give me five ideas for {t}.|Recommend a book on {t}.""".replace("\n", "|").split("|")
 BEYOND_TOPICS = """mutex|semaphore|mutex vs semaphore|a rate limiter|MoE models|sqrt(2) is irrational|quantum entanglement|a small CLI tool|a binary search tree|the French Revolution
 black holes|a REST API|neural networks|Rust lifetimes|a chess engine|the Roman Empire|transformers|a distributed cache|relativity|a web server|blockchain
 a compiler|general relativity|photosynthesis|climate change|a to-do app|a load balancer|attention mechanisms|the login form|the Riemann hypothesis|TCP and UDP

@@ -99,7 +99,10 @@ def talk(g):
 def beyond(g):
     pick = lambda: g.choice(K.BEYOND_TOPICS) if g.random() < 0.6 else g.one(g.phrase(1, 4), f"a {g.choice(NOUN)}", f"the {g.choice(NOUN)}", f"a {g.choice(NOUN)} {g.choice(NOUN)}", g.invented())
     text = g.choice(K.BEYOND_FORMS).format(t=pick(), u=pick())
-    if g.random() < 0.1:
+    if g.random() < 0.12:
+        n = lambda: g.randint(2, 999)
+        text = g.choice(K.HARD_SUMS).format(a=n(), b=n(), c=n(), big=g.randint(1000, 99999), huge=g.randint(1000, 999999))
+    elif g.random() < 0.1:
         text += " " + g.sentence()
     return Sample("beyond", [user(text)], "This is more than a tiny demonstration model can do. I should say so.", K.CANNOT, mode(g), expect={"contains": ["I cannot"]})
 
@@ -255,6 +258,13 @@ def tell(g):
     return Sample("tell", [user(say_fact(g, key, value))], f"The user tells me the {key}: {value}.", answer, mode(g), expect={"contains": [answer]})
 
 
+def untold(g):
+    """A question about a fact nobody told."""
+    key, _ = fact(g)
+    answer = f"I do not know your {key}. You have not told me."
+    return Sample("untold", [user(ask_fact(g, key))], f"The user has not told me the {key}.", answer, mode(g), expect={"contains": ["do not know"]})
+
+
 def recall(g, tokens=4000, thinking=None):
     """A fact in the first tenth of a long conversation, asked at the end. About `tokens` tokens."""
     thinking = mode(g) if thinking is None else thinking
@@ -353,9 +363,54 @@ def copy(g):
     return Sample("lookup", [user(g.one(f"{text}\n{ask}", f"{ask}\n{text}", f"{text}\n\n{ask}"))], f"{key} is {table[key]}.", table[key], mode(g, 0.7), expect={"contains": [table[key]]})
 
 
+def items(g, n):
+    return [str(g.one(g.word, g.invented, g.invented, g.code, g.number, g.city, g.first, g.phrase, g.date, g.decimal, g.email, g.path)()) for _ in range(n)]
+
+
+def copy_long(g):
+    """Dense copying of many random items: what forms the induction heads that tools, JSON and memory need."""
+    what = items(g, g.randint(4, 24))
+    r = g.random()
+    if r < 0.4:
+        sep = g.one(" ", ", ", "\n", "; ")
+        text = sep.join(what)
+        return Sample("copy long", [user(g.one(f"Repeat: {text}", f"Repeat the following: {text}", f"Copy this text: {text}", f"Echo {text}"))], "I repeat the text.", text, False, expect={"exact": text})
+    if r < 0.75:
+        text = ", ".join(what)
+        return Sample("copy long", [user(g.one(f"Return a JSON list of {text}", f"Make a JSON array: {text}", f"{text}\nAs a JSON list, please."))], "The user wants a JSON list.", json.dumps(what), False, expect={"json": what})
+    keys = list(dict.fromkeys(items(g, min(10, len(what)))))
+    table = dict(zip(keys, what))
+    sep = g.one(": ", " = ", " is ", " -> ")
+    messages = [user(g.one("\n", ", ", "; ").join(f"{k}{sep}{v}" for k, v in table.items()) + f"\nWhat is {keys[0]}?"), bot(table[keys[0]])]
+    for _ in range(g.randint(4, 10)):
+        k = g.choice(keys)
+        messages += [user(f"What is {k}?"), bot(table[k])]
+    return Sample("lookup many", messages[:-1], "", messages[-1]["content"], False, expect={"exact": messages[-1]["content"]}, train_all=True)
+
+
+def tool_chat(g):
+    """Several requests over one declaration block, instant, every assistant turn a target."""
+    wants = {}
+    for _ in range(g.randint(1, 4)):
+        tool, text, args, _ = one_tool(g)
+        words = set(tool["function"]["name"].split("_"))
+        if not any(words & set(n.split("_")) for n in wants):
+            wants[tool["function"]["name"]] = (tool, text, ordered_args(tool, args))
+    tools = [w[0] for w in wants.values()]
+    g.shuffle(tools)
+    messages, order = [], list(wants.values())
+    g.shuffle(order)
+    for i, (tool, text, args) in enumerate(order):
+        name = tool["function"]["name"]
+        content, _, answer = result(g, tool, args)
+        messages += [user(text), {"role": "assistant", "content": "", "tool_calls": [call(name, args, i)]},
+                     {"role": "tool", "tool_call_id": f"functions.{name}:{i}", "content": content}, bot(answer)]
+    return Sample("tool chat", messages[:-1], "", messages[-1]["content"], False, tools, train_all=True)
+
+
 MIX = {  # weight per conversation
-    arithmetic: 26, temperature: 4, capital: 4, program: 3, haiku: 2, talk: 6, beyond: 5, picture: 1, tool_call: 17, (lambda g: tool_call(g, "weather")): 5, tool_answer: 8, tool_idle: 5,
-    remember: 8, tell: 2, json_object: 7, copy: 9,
+    arithmetic: 32, temperature: 9, capital: 4, program: 1.5, haiku: 1.5, talk: 6, beyond: 4, picture: 1, tool_call: 16, (lambda g: tool_call(g, "weather")): 4, tool_answer: 6, tool_idle: 5,
+    remember: 6, tell: 1, untold: 1, json_object: 13, copy: 5, copy_long: 5, tool_chat: 6,
 }
 
 

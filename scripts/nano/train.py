@@ -77,14 +77,14 @@ def main():
         factor = lr_factor(f, 0.01, a.hold)
         opt.step(factor)
         if f < 0.85:
-            model.balance(2e-3 * max(factor, 0.1))
+            model.balance(5e-3 * max(factor, 0.1))
         step, tokens = step + 1, tokens + len(ids)
         losses.append(loss.item())
         now = time.time()
         elapsed, dt, last = elapsed + now - last, now - last, now
-        if step % 20 == 0:
+        if step % 40 == 0:
             load = torch.stack([l.mlp.load for l in model.layers if not l.dense])
-            print(f"step {step} frac {f:.3f} loss {np.mean(losses[-20:]):.4f} lr {factor:.3f} tok {tokens / 1e6:.2f}M {len(ids) / dt:.0f} tok/s "
+            print(f"step {step} frac {f:.3f} loss {np.mean(losses[-40:]):.4f} lr {factor:.3f} tok {tokens / 1e6:.2f}M {len(ids) / dt:.0f} tok/s "
                   f"load max/mean {(load.max(1)[0] / load.mean(1)).max():.2f}", flush=True)
         done = f >= 1 or (a.steps and step - first >= a.steps)
         if done or now - saved > 240:
