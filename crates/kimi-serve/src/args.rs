@@ -42,7 +42,7 @@ pub(crate) struct ModelArgs {
     /// Branch, tag or commit of the repository.
     #[arg(long, default_value = "main")]
     pub(crate) revision: String,
-    /// Use only what is already on this machine (HF_HUB_OFFLINE=1 does the same).
+    /// Use only what is already on this machine (`HF_HUB_OFFLINE=1` does the same).
     #[arg(long)]
     pub(crate) offline: bool,
 }
@@ -80,7 +80,7 @@ pub(crate) struct ServeArgs {
     /// Port to listen on.
     #[arg(long, default_value_t = 8000)]
     pub(crate) port: u16,
-    /// File with one API key per line; `#` starts a comment. The variable KIMI_API_KEYS (comma-separated) works too.
+    /// File with one API key per line; `#` starts a comment. The variable `KIMI_API_KEYS` (comma-separated) works too.
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
     /// Serve on a public address without API keys.
@@ -187,7 +187,7 @@ pub(crate) enum Arithmetic {
 pub(crate) struct TokenizeArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Treat markers such as <|im_end|> in the text as markers, not as text.
+    /// Treat markers such as `<|im_end|>` in the text as markers, not as text.
     #[arg(long)]
     pub(crate) special: bool,
     /// Read a chat request (JSON with `messages` and, if wanted, `tools` and `thinking`) and show its prompt.

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
             Err(error) => return Err(error.into()),
         };
         match line.trim() {
-            "" => continue,
+            "" => {}
             "/quit" | "/exit" => return Ok(()),
             "/help" => voice.note(HELP)?,
             "/new" => {
@@ -78,14 +78,14 @@ impl Voice {
         match event {
             OutputEvent::Reasoning(text) => {
                 self.set_dim(true)?;
-                self.write(text)
+                write(text)
             }
             OutputEvent::Content(text) => {
                 if self.dim {
                     self.set_dim(false)?;
-                    self.write("\n\n")?;
+                    write("\n\n")?;
                 }
-                self.write(text)
+                write(text)
             }
             _ => Ok(()),
         }
@@ -93,14 +93,14 @@ impl Voice {
 
     fn end_answer(&mut self) -> io::Result<()> {
         self.set_dim(false)?;
-        self.write("\n\n")
+        write("\n\n")
     }
 
     fn note(&mut self, text: &str) -> io::Result<()> {
         self.set_dim(true)?;
-        self.write(text)?;
+        write(text)?;
         self.set_dim(false)?;
-        self.write("\n")
+        write("\n")
     }
 
     fn set_dim(&mut self, dim: bool) -> io::Result<()> {
@@ -108,12 +108,12 @@ impl Voice {
             return Ok(());
         }
         self.dim = dim;
-        if self.styled { self.write(if dim { "\x1b[2m" } else { "\x1b[0m" }) } else { Ok(()) }
+        if self.styled { write(if dim { "\x1b[2m" } else { "\x1b[0m" }) } else { Ok(()) }
     }
+}
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()
-    }
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
