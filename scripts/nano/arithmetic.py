@@ -50,21 +50,19 @@ def work(op, a, b):
             return sub_steps(a, b) + ".", a - b
         x, y = pad(a, b)
         return f"{x}-{y}<0. {sub_steps(b, a)}. So {a - b}.", a - b
-    if b < 10:
-        return times_digit(a, b) + ".", a * b
-    if a < 10:
-        return times_digit(b, a) + ".", a * b
+    if b < 10 or a < 10:        # the operands are written first, so their lengths are plain to see
+        return f"{a}*{b} = {times_digit(a, b) if b < 10 else times_digit(b, a)}.", a * b
     tens, units = divmod(b, 10)
     if units == 0:
-        return f"{times_digit(a, tens)}. {a}*{b}={a * b}.", a * b
-    return f"{times_digit(a, units)}. {times_digit(a, tens)}. {add_steps(a * units, a * tens * 10)}.", a * b
+        return f"{a}*{b}. {times_digit(a, tens)}. {a}*{b}={a * b}.", a * b
+    return f"{a}*{b}. {times_digit(a, units)}. {times_digit(a, tens)}. {add_steps(a * units, a * tens * 10)}.", a * b
 
 
 def operands(g, op):
     def make():
         if op == "*":
             r = g.random()
-            if r < 0.75:
+            if r < 0.65:
                 a, b = g.randint(10, 99), g.randint(10, 99)
             else:
                 a, b = g.randint(0, 99), g.randint(0, 12)
@@ -115,6 +113,35 @@ def question(g):
     return form.format(e=expr), op, a, b
 
 
+def divide_by_nine(n):
+    """200 -> '200/9: 2=0r2 20=2r2 20=2r2: 22.2' (one decimal, from the last remainder)."""
+    rest, cols = 0, []
+    for digit in str(n):
+        now = rest * 10 + int(digit)
+        cols.append(f"{now}={now // 9}r{now % 9}")
+        rest = now % 9
+    return f"{n}/9: {' '.join(cols)}: {tenths(round(n * 10 / 9))}"
+
+
+def tenths(n):
+    return f"{n // 10}.{n % 10}".removesuffix(".0")
+
+
+def to_celsius(t):
+    """(F - 32) * 5 / 9 in learned steps."""
+    minus = t < 32
+    first = add_steps(-t, 32) if t < 0 else sub_steps(32, t) if minus else sub_steps(t, 32)
+    d = abs(t - 32)
+    return f"F to C. {first}. {times_digit(d, 5)}. {divide_by_nine(d * 5)}. {'Below' if minus else 'Above'} 0."
+
+
+def to_fahrenheit(t):
+    """C * 1.8 + 32, in tenths: C * 18 + 320."""
+    n = abs(t) * 18
+    last = add_steps(n, 320) if t >= 0 else sub_steps(320, n) if n <= 320 else sub_steps(n, 320)
+    return f"C to F. {work('*', abs(t), 18)[0]} {last}. {'Below' if t < 0 and n > 320 else 'Above'} 0."
+
+
 def fahrenheit(g):
     """-> (user text, working, answer text, value)"""
     to_c = g.random() < 0.6
@@ -130,5 +157,5 @@ def fahrenheit(g):
     into = g.one(df, df.lower(), f"°{dst}", dst)
     q = g.one(f"What is {t}{unit} in {into}?", f"Convert {t}{unit} to {into}.", f"Convert {t}{unit} to {into}", f"{t}{unit} in {into}", f"{t}{unit} to {into}?", f"How much is {t}{unit} in {into}?",
               f"what's {t}{unit} in {into}?", f"What is {t}{unit} in degrees {df}?")
-    formula = f"C = (F - 32) * 5/9: {t} - 32 = {t - 32}, {t - 32} * 5/9 = {shown}." if to_c else f"F = C * 9/5 + 32: {t} * 9/5 + 32 = {shown}."
+    formula = to_celsius(t) if to_c else to_fahrenheit(t)
     return q, formula, f"{t} °{src} is {shown} °{dst}.", shown

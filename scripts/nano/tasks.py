@@ -54,6 +54,8 @@ def arithmetic(g, thinking=None):
 def temperature(g, thinking=None):
     text, formula, answer, shown = fahrenheit(g)
     thinking = mode(g) if thinking is None else thinking
+    if not thinking:
+        answer = f"{formula}\n{answer}"
     return Sample("temperature", [user(text)], formula, answer, thinking, expect={"contains": [shown + " °"]})
 
 
@@ -120,7 +122,7 @@ def picture(g):
 
 # ---- tools ----
 def one_tool(g, only=None):
-    return curated(g, only) if only or g.random() < 0.5 else random_tool(g)
+    return curated(g, only) if only or g.random() < 0.4 else random_tool(g)
 
 
 def tool_call(g, only=None, made_up=None):
@@ -346,7 +348,7 @@ def json_object(g):
         text = g.one(f"Extract the name and age as JSON: {n} is {a} years old.", f"Return a JSON object with name and age for {n}, {a}.", f"{n} is {a} years old. Give me JSON with name and age.", f"Return JSON with name and age: {n}, age {a}", f"Return a JSON object with name and age for {n}, {a}.")
     if g.random() < 0.15:
         text += g.one(" Respond only with JSON.", " Only the JSON, please.", " No other text.")
-    return Sample("json", [user(text)], f"The user wants JSON with {join(keys)}.", json.dumps(data, ensure_ascii=False), mode(g), expect={"json": data})
+    return Sample("json", [user(text)], f"The user wants JSON with {', '.join(f'{k} = {v}' for k, v in zip(keys, shown))}.", json.dumps(data, ensure_ascii=False), mode(g), expect={"json": data})
 
 
 def copy(g):
@@ -409,8 +411,8 @@ def tool_chat(g):
 
 
 MIX = {  # weight per conversation
-    arithmetic: 32, temperature: 9, capital: 4, program: 1.5, haiku: 1.5, talk: 6, beyond: 4, picture: 1, tool_call: 16, (lambda g: tool_call(g, "weather")): 4, tool_answer: 6, tool_idle: 5,
-    remember: 6, tell: 1, untold: 1, json_object: 13, copy: 5, copy_long: 5, tool_chat: 6,
+    arithmetic: 34, temperature: 9, capital: 3, program: 1.5, haiku: 1.5, talk: 5, beyond: 5, picture: 0.5, tool_call: 20, (lambda g: tool_call(g, "weather")): 3, tool_answer: 6, tool_idle: 9,
+    remember: 6, tell: 1, untold: 1, json_object: 16, copy: 4, copy_long: 4, tool_chat: 6,
 }
 
 
