@@ -23,10 +23,10 @@ fn golden(name: &str) -> PathBuf {
 
 /// A writable copy of a golden checkpoint.
 fn copy_of(name: &str) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(golden(name)).unwrap() {
-        let file = file.unwrap();
-        fs::write(copy.path().join(file.file_name()), fs::read(file.path()).unwrap()).unwrap();
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    for file in fs::read_dir(golden(name)).expect("the golden checkpoint") {
+        let file = file.expect("a readable entry");
+        fs::copy(file.path(), copy.path().join(file.file_name())).expect("room for the copy");
     }
     copy
 }
@@ -34,7 +34,7 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 /// Runs a command that must fail, and returns its one line on standard error.
 fn failure(arguments: &[&str]) -> String {
     let output = kimi_serve(arguments);
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let lines: Vec<_> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
     assert_eq!((lines.len(), stderr.contains("panicked")), (1, false), "{stderr}");
