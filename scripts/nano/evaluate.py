@@ -62,7 +62,7 @@ SUITE = {  # name: (generator, goal, floor: what the committed weights keep on 2
     "tool call, known functions": (lambda g: tasks.tool_call(g, made_up=False), 0.95, 0.75),
     "tool call, unseen functions": (lambda g: tasks.tool_call(g, made_up=True), 0.90, 0.45),
     "answer from a tool result": (tasks.tool_answer, 0.95, 0.80),
-    "no call when none fits": (tasks.tool_idle, 0.90, 0.40),
+    "no call when none fits": (tasks.tool_idle, 0.90, 0.30),
     "short memory, thinking": (lambda g: tasks.remember(g, True), 0.95, 0.85),
     "short memory, instant": (lambda g: tasks.remember(g, False), 0.95, 0.80),
     "JSON on request": (tasks.json_object, 0.90, 0.40),
