@@ -36,7 +36,7 @@ impl MlaShape {
 
 /// Attention of one span written out with candle's own ops: keys and values of the whole context expanded from the
 /// latents, a causal mask, a softmax. `q` is f32 `[rows, heads, nope + rope]`; returns f32 `[rows, heads * value]`.
-/// Reference of [`mla_decode`](crate::mla_decode) and [`mla_prefill`](crate::mla_prefill).
+/// Reference of [`mla_decode`](fn@crate::mla_decode) and [`mla_prefill`](fn@crate::mla_prefill).
 pub fn mla_reference(
     q: &Tensor,
     cache: &Tensor,

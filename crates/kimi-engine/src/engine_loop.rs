@@ -22,6 +22,8 @@ pub(crate) struct Engine {
     /// The requests behind the scheduler's sequences: the same ids, always.
     pub(crate) live: BTreeMap<SequenceId, LiveRequest>,
     pub(crate) next_id: u64,
+    /// Ends once the requests it has are done.
+    pub(crate) draining: bool,
     pub(crate) aborted: bool,
     pub(crate) load: watch::Sender<Load>,
     pub(crate) metrics: Arc<EngineMetrics>,
@@ -53,6 +55,11 @@ impl Engine {
         if self.live.is_empty() {
             self.scheduler.check_invariants();
             self.publish_load();
+            if self.draining {
+                // What was sent before is still received; then the inbox has ended. Closed only now, so that an abort
+                // is heard while the last requests run.
+                self.inbox.close();
+            }
             let Some(message) = self.inbox.blocking_recv() else { return false };
             self.receive(message);
         }
@@ -65,8 +72,7 @@ impl Engine {
     fn receive(&mut self, message: Message) {
         match message {
             Message::Generate(submission) => self.accept(*submission),
-            // What was sent before is still received; then the inbox has ended.
-            Message::Drain => self.inbox.close(),
+            Message::Drain => self.draining = true,
             Message::Abort => self.aborted = true,
         }
     }

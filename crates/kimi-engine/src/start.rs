@@ -43,6 +43,7 @@ pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandl
         inbox: messages,
         live: BTreeMap::new(),
         next_id: 0,
+        draining: false,
         aborted: false,
         load: load_sender,
         metrics,

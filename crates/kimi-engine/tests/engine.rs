@@ -270,6 +270,22 @@ fn abort_fails_what_was_accepted() {
 }
 
 #[test]
+fn an_abort_is_heard_while_draining() {
+    let (engine, thread, gate) = gated(CONFIG, FakeRunner::hashed(1_000));
+    let mut stream = engine.generate(request(0, 100)).unwrap();
+    gate.step_begins();
+    engine.drain();
+    gate.let_it_end();
+    gate.step_begins();
+    engine.abort();
+    drop(gate);
+    let (tokens, end) = read(&mut stream);
+    assert!(tokens.len() <= 2, "{} tokens after the abort", tokens.len());
+    assert!(matches!(end, TokenEvent::Failed(EngineFailure::Engine(_))));
+    thread.join().unwrap();
+}
+
+#[test]
 fn dropping_every_handle_ends_the_thread() {
     let (engine, thread) = engine(FakeRunner::hashed(1_000));
     let mut stream = engine.generate(request(0, 30)).unwrap();
