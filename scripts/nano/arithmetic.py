@@ -128,18 +128,24 @@ def tenths(n):
 
 
 def to_celsius(t):
-    """(F - 32) * 5 / 9 in learned steps."""
-    minus = t < 32
-    first = add_steps(-t, 32) if t < 0 else sub_steps(32, t) if minus else sub_steps(t, 32)
+    """(F - 32) * 5 / 9 in learned steps; the sign is settled in the plan and repeated at the end."""
+    plan = f"{t} - 32" if t >= 32 else f"-(32 - {t})" if t >= 0 else f"-({-t} + 32)"
+    first = add_steps(-t, 32) if t < 0 else sub_steps(32, t) if t < 32 else sub_steps(t, 32)
     d = abs(t - 32)
-    return f"F to C. {first}. {times_digit(d, 5)}. {divide_by_nine(d * 5)}. {'Below' if minus else 'Above'} 0."
+    return f"F to C: {plan}. {first}. {times_digit(d, 5)}. {divide_by_nine(d * 5)}. So {signed(t < 32, round(d * 50 / 9))}."
 
 
 def to_fahrenheit(t):
-    """C * 1.8 + 32, in tenths: C * 18 + 320."""
-    n = abs(t) * 18
-    last = add_steps(n, 320) if t >= 0 else sub_steps(320, n) if n <= 320 else sub_steps(n, 320)
-    return f"C to F. {work('*', abs(t), 18)[0]} {last}. {'Below' if t < 0 and n > 320 else 'Above'} 0."
+    """C * 1.8 + 32 in tenths, C * 18 + 320, likewise."""
+    n, below = abs(t) * 18, t < 0 and abs(t) * 18 > 320
+    plan = f"{t}*18 + 320" if t >= 0 else f"-({-t}*18 - 320)" if below else f"320 - {-t}*18"
+    last = add_steps(n, 320) if t >= 0 else sub_steps(n, 320) if below else sub_steps(320, n)
+    return f"C to F: {plan}. {work('*', abs(t), 18)[0]} {last}. So {signed(below, abs(t * 18 + 320))}."
+
+
+def signed(negative, n):
+    """n tenths with its sign; zero has none."""
+    return ("-" if negative and n else "") + tenths(n)
 
 
 def fahrenheit(g):

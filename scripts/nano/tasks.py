@@ -121,6 +121,12 @@ def picture(g):
 
 
 # ---- tools ----
+def listed(tools):
+    """How reasoning over declared tools begins: naming them makes the choice a comparison."""
+    names = [t["function"]["name"] for t in tools]
+    return f"Tools: {', '.join(names)}. "
+
+
 def one_tool(g, only=None):
     return curated(g, only) if only or g.random() < 0.4 else random_tool(g)
 
@@ -143,6 +149,7 @@ def tool_call(g, only=None, made_up=None):
         index = 1
         messages = [user(text0), {"role": "assistant", "content": "", "tool_calls": [call(other["function"]["name"], args0)]},
                     {"role": "tool", "tool_call_id": f"functions.{other['function']['name']}:0", "content": content}, bot(answer)] + messages
+    reasoning = listed(tools) + reasoning
     return Sample("tool call" if only is None and not made_up else "tool call (unseen function)" if made_up else "weather call", messages, reasoning, "", mode(g), tools,
                   [call(name, args, index)], {"call": [name, args]})
 
@@ -156,7 +163,7 @@ def tool_answer(g):
     message = {"role": "assistant", "content": "", "tool_calls": [call(name, args)]}
     if thinking and g.random() < 0.85:
         given = ", ".join(f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
-        message["reasoning_content"] = f"The user wants {want}. I call {name}" + (f" with {given}." if given else ".")
+        message["reasoning_content"] = f"{listed(tools)}The user wants {want}. I call {name}" + (f" with {given}." if given else ".")
     back = {"role": "tool", "tool_call_id": f"functions.{name}:0", "content": content}
     if g.random() < 0.4:
         back["name"] = name
@@ -168,13 +175,14 @@ def tool_idle(g):
     tool = one_tool(g)[0]
     tools = declare(g, tool, g.choice([1, 2, 3, 4]))
     names = {t["function"]["name"] for t in tools}
-    if g.random() < 0.3:
+    if g.random() < 0.4:
         other, text, _, want = curated(g)
         words = set(other["function"]["name"].split("_"))
         if not any(words & set(n.split("_")) for n in names):
-            return Sample("tool idle", [user(text)], f"The user wants {want}. No tool fits.", "I have no tool for that.", mode(g), tools, expect={"no_call": True, "contains": ["no tool"]})
+            return Sample("tool idle", [user(text)], f"{listed(tools)}The user wants {want}. No tool fits.", "I have no tool for that.", mode(g), tools, expect={"no_call": True, "contains": ["no tool"]})
     inner = g.choice([talk, talk, capital, beyond, arithmetic, remember, haiku, program])(g)
-    return dataclasses.replace(inner, task="tool idle", tools=tools, expect={"no_call": True, **inner.expect})
+    return dataclasses.replace(inner, task="tool idle", tools=tools, reasoning=f"{listed(tools)}No tool needed. {inner.reasoning}",
+                               expect={"no_call": True, **inner.expect})
 
 
 # ---- memory ----
@@ -340,14 +348,14 @@ def json_object(g):
             data[k] = g.one(g.number, g.word, g.person, g.decimal, g.city, lambda: g.random() < 0.5, g.phrase)()
     keys, shown = list(data), [json.dumps(v) if not isinstance(v, str) else v for v in data.values()]
     join = lambda xs: xs[0] if len(xs) == 1 else ", ".join(xs[:-1]) + " and " + xs[-1]
-    pairs = [g.one(f"{k} {v}", f"{k}: {v}", f"{k} = {v}") for k, v in zip(keys, shown)]
+    pairs = [g.one(f"{k}: {v}" if " " in v else f"{k} {v}", f"{k}: {v}", f"{k} = {v}") for k, v in zip(keys, shown)]
     text = g.one(f"Return a JSON object with {join(keys)} for {', '.join(shown)}.", f"Return a JSON object with {join(keys)} for {', '.join(shown)}.", f"Give me a JSON object with {join(pairs)}.", f"Write JSON with {', '.join(pairs)}.", f"Return JSON: {', '.join(pairs)}",
                  f"Make a JSON object: {', '.join(pairs)}.", f"Return only a JSON object with the keys {join(keys)} and the values {', '.join(shown)}.", f"Output as JSON: {', '.join(pairs)}.", f"Convert to JSON: {'; '.join(pairs)}", f"Extract {join(keys)} as JSON: {', '.join(shown)}.")
     if person and len(data) == 2 and g.random() < 0.5:
         n, a = data["name"], data["age"]
         text = g.one(f"Extract the name and age as JSON: {n} is {a} years old.", f"Return a JSON object with name and age for {n}, {a}.", f"{n} is {a} years old. Give me JSON with name and age.", f"Return JSON with name and age: {n}, age {a}", f"Return a JSON object with name and age for {n}, {a}.")
     if g.random() < 0.15:
-        text += g.one(" Respond only with JSON.", " Only the JSON, please.", " No other text.")
+        text += ("" if text[-1] == "." else ".") + g.one(" Respond only with JSON.", " Only the JSON, please.", " No other text.")
     return Sample("json", [user(text)], f"The user wants JSON with {', '.join(f'{k} = {v}' for k, v in zip(keys, shown))}.", json.dumps(data, ensure_ascii=False), mode(g), expect={"json": data})
 
 
@@ -411,8 +419,8 @@ def tool_chat(g):
 
 
 MIX = {  # weight per conversation
-    arithmetic: 34, temperature: 9, capital: 3, program: 1.5, haiku: 1.5, talk: 5, beyond: 5, picture: 0.5, tool_call: 20, (lambda g: tool_call(g, "weather")): 3, tool_answer: 6, tool_idle: 9,
-    remember: 6, tell: 1, untold: 1, json_object: 16, copy: 4, copy_long: 4, tool_chat: 6,
+    arithmetic: 34, temperature: 8, capital: 3, program: 1.5, haiku: 1.5, talk: 5, beyond: 5, picture: 0.5, tool_call: 24, (lambda g: tool_call(g, "weather")): 3, tool_answer: 6, tool_idle: 15,
+    remember: 8, tell: 1, untold: 1, json_object: 16, copy: 5, copy_long: 7, tool_chat: 6,
 }
 
 

@@ -93,7 +93,8 @@ def curated(g, only=None):
             tm = g.time(); props["time"], args["time"] = S(), tm; q += f" at {tm}"
         return fn(g.one("create_event", "add_event", "add_calendar_event"), g.one("Create a calendar event.", "Add an event to the calendar."), props), q + ".", args, f"an event on {d}"
     def flight():
-        a, b, d = c(), c(), g.date()
+        a, d = c(), g.date()
+        b = next(x for x in iter(c, None) if x != a)
         return fn(g.one("book_flight", "search_flights"), g.one("Book a flight.", "Find flights between two cities."), {"origin": S(), "destination": S(), "date": S()}), g.one(f"Book a flight from {a} to {b} on {d}.", f"Find me a flight from {a} to {b} on {d}", f"I want to fly from {a} to {b} on {d}."), {"origin": a, "destination": b, "date": d}, f"a flight from {a} to {b}"
     def hotel():
         a, n = c(), g.randint(1, 20)

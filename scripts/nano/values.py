@@ -3,6 +3,9 @@
 `Gen(seed, split)`: every drawn value whose crc32 is 0 modulo 20 belongs to the test split; the training
 generator rejects those and the test generator draws only those, so an evaluation value was never trained on.
 """
+import base64
+import functools
+import pathlib
 import random
 import string
 import zlib
@@ -35,6 +38,15 @@ ADJ = "small big old new quick quiet bright dark cold warm heavy soft sharp clea
 MONTH = "January February March April May June July August September October November December".split()
 DAY = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
+VOCABULARY = pathlib.Path(__file__).resolve().parents[2] / "models" / "kimi-nano" / "tiktoken.model"
+
+
+@functools.cache
+def pieces():
+    """Every token of the vocabulary that is made of letters, in lower case and without its space."""
+    tokens = (base64.b64decode(line.split()[0]).strip() for line in VOCABULARY.read_text().splitlines())
+    return sorted({t.decode().lower() for t in tokens if t.isalpha()})
+
 
 class Gen(random.Random):
     """Seeded random source whose named values respect the train/test split."""
@@ -59,8 +71,10 @@ class Gen(random.Random):
 
     # ---- values
     def invented(self):
-        """A made-up word such as Zorvik."""
+        """A made-up word such as Zorvik. Training also glues vocabulary pieces, so that every token is copied sometimes."""
         def make():
+            if self.split == "train" and self.random() < 0.35:
+                return "".join(self.choice(pieces()) for _ in range(self.choice([1, 1, 2, 2, 3]))).capitalize()
             if self.random() < 0.3:
                 return "".join(self.choice(string.ascii_lowercase) for _ in range(self.randint(3, 8))).capitalize()
             out = "".join(self.choice("b c d f g h j k l m n p q r s t v w x z br tr kl sh ch th st gr pl".split())
