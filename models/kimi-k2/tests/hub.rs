@@ -6,7 +6,7 @@ mod fake_hub;
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use fake_hub::{COMMIT, FakeHub, Request, sha256};
+use fake_hub::{COMMIT, FakeHub, Request, git_hash, sha256};
 use kimi_k2::{Checkpoint, CheckpointFiles, DownloadProgress, Hub, HubConfig, HubError};
 use safetensors::SafeTensors;
 use serde_json::json;
@@ -159,8 +159,12 @@ fn a_renamed_repository_is_followed() {
     let directory = world.hub().pull("org/old-name", "main", &mut silent).unwrap();
     loads(&directory);
     let target = fs::read_link(directory.join("config.json")).unwrap();
-    let hash = &sha256(&world.server.state().files["config.json"])[..40];
-    assert_eq!(target.file_name().unwrap().to_str(), Some(hash), "the redirect's own hash says nothing");
+    let hash = git_hash(&world.server.state().files["config.json"]);
+    assert_eq!(
+        target.file_name().unwrap().to_str(),
+        Some(hash.as_str()),
+        "the redirect's own hash says nothing"
+    );
 }
 
 #[test]
@@ -224,6 +228,18 @@ fn damaged_contents_are_thrown_away() {
     world.ranges();
     loads(&world.hub().pull("org/tiny", "main", &mut silent).unwrap());
     assert_eq!(world.ranges(), [Some("bytes=5000-".to_owned()), None]);
+}
+
+#[test]
+fn damaged_small_files_are_noticed() {
+    let world = World::with_one_shard();
+    world.server.state().corrupt_small = 1;
+    loads(&world.hub().pull("org/tiny", "main", &mut silent).unwrap());
+
+    let world = World::with_one_shard();
+    world.server.state().corrupt_small = 1000;
+    let error = world.hub().pull("org/tiny", "main", &mut silent).unwrap_err();
+    one_line(&error, &["arrived damaged twice", "expected git hash", "found git hash"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// One request as it arrived.
@@ -34,6 +35,8 @@ pub(crate) struct State {
     pub(crate) cuts: Vec<usize>,
     /// Answer so many of the further requests to the storage with 503.
     pub(crate) unavailable: usize,
+    /// Answers with a small file to be damaged from now on.
+    pub(crate) corrupt_small: usize,
     /// Flip a byte in so many of the next bodies of the storage.
     pub(crate) corrupt: usize,
     /// The storage sends everything, whatever range is asked for.
@@ -140,8 +143,13 @@ fn answer(
         ];
         return respond(stream, 302, &headers, b"", &request);
     }
-    let etag = ("ETag", format!("W/\"{}\"", &sha256(bytes)[..40]));
-    respond(stream, 200, &[commit, etag], bytes, &request)
+    let etag = ("ETag", format!("W/\"{}\"", git_hash(bytes)));
+    let mut bytes = bytes.clone();
+    if request.method != "HEAD" && state.corrupt_small > 0 {
+        state.corrupt_small -= 1;
+        bytes[0] ^= 1;
+    }
+    respond(stream, 200, &[commit, etag], &bytes, &request)
 }
 
 /// The host of the large files.
@@ -215,6 +223,15 @@ fn respond(
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    let digits: Vec<String> = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    digits.concat()
+    hex(&Sha256::digest(bytes))
+}
+
+/// As `git hash-object` prints it.
+pub(crate) fn git_hash(bytes: &[u8]) -> String {
+    let header = format!("blob {}\0", bytes.len());
+    hex(&Sha1::digest([header.as_bytes(), bytes].concat()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }

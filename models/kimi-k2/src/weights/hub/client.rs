@@ -44,11 +44,26 @@ pub(super) struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// The sha256 of the contents, when the hub tells it.
-    pub(super) fn sha256(&self) -> Option<&str> {
-        let is_sha256 = self.etag.len() == 64 && self.etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_sha256.then_some(&self.etag)
+    /// What the contents hash to, when the hub tells it.
+    pub(super) fn checksum(&self) -> Option<Checksum<'_>> {
+        if !self.etag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        match self.etag.len() {
+            64 => Some(Checksum::Sha256(&self.etag)),
+            40 => Some(Checksum::GitBlob(&self.etag)),
+            _ => None,
+        }
     }
+}
+
+/// A hash in hexadecimal digits, by the way it is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checksum<'a> {
+    /// SHA-256 of the contents: large files.
+    Sha256(&'a str),
+    /// SHA-1 of git's header and the contents, as `git hash-object` prints it: small files.
+    GitBlob(&'a str),
 }
 
 /// What a request wants.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::{
     Body,
@@ -15,7 +16,7 @@ use ureq::{
 use super::{
     HubError,
     cache::create_parent,
-    client::{self, Client, MAX_ATTEMPTS, RemoteFile},
+    client::{self, Checksum, Client, MAX_ATTEMPTS, RemoteFile},
 };
 
 const BUFFER: usize = 256 * 1024;
@@ -32,7 +33,8 @@ pub(super) fn download(
     report: &mut dyn FnMut(u64),
 ) -> Result<(), HubError> {
     create_parent(blob)?;
-    let mut partial = Partial::open(blob, file.sha256().is_some())?;
+    let large = matches!(file.checksum(), Some(Checksum::Sha256(_)));
+    let mut partial = Partial::open(blob, large)?;
     let mut damaged = false;
     loop {
         report(partial.length);
@@ -99,7 +101,7 @@ struct Partial {
     path: PathBuf,
     file: File,
     length: u64,
-    /// Of the bytes so far, kept along so that a large file is not read again; `None` when no hash is known.
+    /// Of the bytes so far, kept along so that a large file is not read again; `None` when its SHA-256 is not known.
     hash: Option<Sha256>,
 }
 
@@ -188,20 +190,33 @@ impl Partial {
         Ok(())
     }
 
-    /// Compares size and hash with what the hub announced. The git hash of small files is not computed: their size is
-    /// compared, and they are JSON that is parsed at once.
+    /// Compares size and hash with what the hub announced.
     fn verify(&self, file: &RemoteFile, size: u64) -> Result<(), HubError> {
         let damaged =
             |expected: String, found: String| HubError::Damaged { file: file.name.clone(), expected, found };
         if self.length != size {
             return Err(damaged(format!("{size} bytes"), format!("{} bytes", self.length)));
         }
-        let (Some(expected), Some(hash)) = (file.sha256(), &self.hash) else { return Ok(()) };
-        let found = hex(&hash.clone().finalize());
+        let (kind, expected, found) = match (file.checksum(), &self.hash) {
+            (Some(Checksum::Sha256(expected)), Some(hash)) => {
+                ("sha256", expected, hex(&hash.clone().finalize()))
+            }
+            (Some(Checksum::GitBlob(expected)), _) => ("git hash", expected, self.git_hash()?),
+            _ => return Ok(()),
+        };
         if found.eq_ignore_ascii_case(expected) {
             return Ok(());
         }
-        Err(damaged(format!("sha256 {expected}"), format!("sha256 {found}")))
+        Err(damaged(format!("{kind} {expected}"), format!("{kind} {found}")))
+    }
+
+    /// As `git hash-object` computes it. Reads the file again: the header holds the length, which is known only now, and
+    /// such files are small.
+    fn git_hash(&self) -> Result<String, HubError> {
+        let contents = fs::read(&self.path).map_err(|error| HubError::io(&self.path, &error))?;
+        let mut hash = Sha1::new_with_prefix(format!("blob {}\0", contents.len()));
+        hash.update(&contents);
+        Ok(hex(&hash.finalize()))
     }
 
     /// Gives the file its name.
