@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kimi_scheduler::{Limits, Load, Sample, Scheduler, SequenceId, SequenceUpdate, StepPlan};
+use kimi_scheduler::{Limits, Load, Sample, Scheduler, SequenceId, SequencePrompt, SequenceUpdate, StepPlan};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -82,7 +82,8 @@ impl Engine {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens };
-        let added = self.scheduler.add(id, &request.prompt.tokens, limits);
+        let prompt = SequencePrompt { tokens: &request.prompt.tokens, scope: request.cache_scope };
+        let added = self.scheduler.add(id, prompt, limits);
         let introduction = Some(NewSequence {
             id,
             sampling: request.sampling,

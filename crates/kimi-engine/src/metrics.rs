@@ -33,6 +33,14 @@ pub const GENERATION_TOKENS_TOTAL: &str = "kimi_generation_tokens_total";
 pub const BLOCKS_USED: &str = "kimi_kv_blocks_used";
 /// Cache blocks not in use.
 pub const BLOCKS_FREE: &str = "kimi_kv_blocks_free";
+/// Free cache blocks that the prefix cache still finds.
+pub const BLOCKS_KEPT: &str = "kimi_kv_blocks_kept";
+/// Cache blocks in use, as a share of all.
+pub const KV_USAGE: &str = "kimi_kv_cache_usage_perc";
+/// Prompt tokens looked up in the prefix cache.
+pub const PREFIX_QUERIES_TOTAL: &str = "kimi_prefix_cache_queries_total";
+/// Prompt tokens found there.
+pub const PREFIX_HITS_TOTAL: &str = "kimi_prefix_cache_hits_total";
 /// Sequences that lost their blocks.
 pub const PREEMPTIONS_TOTAL: &str = "kimi_preemptions_total";
 /// Requests failed for non-finite logits.
@@ -97,6 +105,10 @@ pub const METRICS: &[Metric] = &[
     metric(GENERATION_TOKENS_TOTAL, MetricKind::Counter, "tokens sampled"),
     metric(BLOCKS_USED, MetricKind::Gauge, "blocks of the paged cache that belong to a request"),
     metric(BLOCKS_FREE, MetricKind::Gauge, "blocks of the paged cache that belong to nobody"),
+    metric(BLOCKS_KEPT, MetricKind::Gauge, "of these, blocks whose content the prefix cache still finds"),
+    metric(KV_USAGE, MetricKind::Gauge, "share of the paged cache that belongs to a request, 0 to 1"),
+    metric(PREFIX_QUERIES_TOTAL, MetricKind::Counter, "prompt tokens looked up in the prefix cache"),
+    metric(PREFIX_HITS_TOTAL, MetricKind::Counter, "of these, tokens that were there"),
     metric(PREEMPTIONS_TOTAL, MetricKind::Counter, "times a request lost its blocks to an earlier one"),
     metric(
         NON_FINITE_LOGITS_TOTAL,
@@ -150,6 +162,10 @@ pub(crate) struct EngineMetrics {
     pub(crate) generation_tokens: Counter,
     blocks_used: Gauge,
     blocks_free: Gauge,
+    blocks_kept: Gauge,
+    kv_usage: Gauge,
+    prefix_queries: Counter,
+    prefix_hits: Counter,
     preemptions: Counter,
     pub(crate) non_finite_logits: Counter,
 }
@@ -172,6 +188,10 @@ impl EngineMetrics {
             generation_tokens: counter!(GENERATION_TOKENS_TOTAL),
             blocks_used: gauge!(BLOCKS_USED),
             blocks_free: gauge!(BLOCKS_FREE),
+            blocks_kept: gauge!(BLOCKS_KEPT),
+            kv_usage: gauge!(KV_USAGE),
+            prefix_queries: counter!(PREFIX_QUERIES_TOTAL),
+            prefix_hits: counter!(PREFIX_HITS_TOTAL),
             preemptions: counter!(PREEMPTIONS_TOTAL),
             non_finite_logits: counter!(NON_FINITE_LOGITS_TOTAL),
         }
@@ -188,6 +208,10 @@ impl EngineMetrics {
         self.running.set(load.running as f64);
         self.blocks_used.set(load.blocks_used as f64);
         self.blocks_free.set(load.blocks_free as f64);
+        self.blocks_kept.set(load.blocks_kept as f64);
+        self.kv_usage.set(load.blocks_used as f64 / (load.blocks_used + load.blocks_free) as f64);
+        self.prefix_queries.absolute(load.prefix_queries);
+        self.prefix_hits.absolute(load.prefix_hits);
         self.preemptions.absolute(load.preemptions);
     }
 }

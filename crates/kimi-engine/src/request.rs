@@ -1,5 +1,6 @@
 //! What a caller asks of the engine.
 
+use kimi_scheduler::CacheScope;
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 /// One generation, fully decided: every default is filled in and every limit checked.
@@ -16,6 +17,8 @@ pub struct GenerateRequest {
     pub stop_tokens: Vec<TokenId>,
     /// `Some(n)`: report the log probability of each sampled token and of the `n` most likely ones.
     pub logprobs: Option<usize>,
+    /// Whose computed prefixes it may begin with, and who may begin with its own; `None` keeps it apart.
+    pub cache_scope: Option<CacheScope>,
 }
 
 /// How a token is chosen from the logits, in the order of the fields: penalties, bias, temperature, filters, draw.

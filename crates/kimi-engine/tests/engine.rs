@@ -34,6 +34,7 @@ fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        cache_scope: None,
     }
 }
 

@@ -97,6 +97,7 @@ fn request(prompt_tokens: u32, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        cache_scope: None,
     }
 }
 

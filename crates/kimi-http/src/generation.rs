@@ -96,6 +96,7 @@ impl Generation {
             max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
             stop_tokens,
             logprobs: job.logprobs,
+            cache_scope: None,
         };
         let tokens = service
             .engine

@@ -73,6 +73,7 @@ fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
                 max_tokens: ANSWER,
                 stop_tokens: vec![],
                 logprobs: None,
+                cache_scope: None,
             };
             engine.generate(request).unwrap()
         })

@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use candle_core::{Device, Tensor};
 use kimi_engine::{
-    EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason, GenerateRequest, GenerationStream,
-    SampledToken, Sampling, SchedulerConfig, TokenEvent,
+    CacheScope, EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason, GenerateRequest,
+    GenerationStream, SampledToken, Sampling, SchedulerConfig, TokenEvent,
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
 use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, score, score_in_chunks};
@@ -72,6 +72,7 @@ fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
         max_tokens: 24,
         stop_tokens: vec![],
         logprobs: Some(2),
+        cache_scope: None,
     }
 }
 
@@ -85,6 +86,18 @@ fn collect(mut stream: GenerationStream) -> Vec<SampledToken> {
                 assert_eq!(finished.completion_tokens, tokens.len());
                 return tokens;
             }
+            other => panic!("unexpected end: {other:?}"),
+        }
+    }
+}
+
+/// As [`collect`], with how many prompt tokens came from the prefix cache.
+fn collect_cached(mut stream: GenerationStream) -> (Vec<SampledToken>, usize) {
+    let mut tokens = Vec::new();
+    loop {
+        match stream.blocking_next() {
+            Some(TokenEvent::Token(token)) => tokens.push(token),
+            Some(TokenEvent::Finished(finished)) => return (tokens, finished.cached_tokens),
             other => panic!("unexpected end: {other:?}"),
         }
     }
@@ -140,6 +153,39 @@ fn seeded_streams_say_the_same_together_and_alone() {
         logit_bias: vec![(stream as u32, 1.0)],
         seed: stream as u64,
     });
+}
+
+#[test]
+fn a_cached_prefix_gives_the_text_of_a_computed_one() {
+    let (engine, thread) = engine();
+    let scoped = |cut: usize, scope| {
+        let mut request = request(STREAMS - 1, Sampling::greedy());
+        request.prompt.tokens.truncate(cut);
+        request.cache_scope = scope;
+        request
+    };
+    let scope = Some(CacheScope([7; 32]));
+    let length = prompt(STREAMS - 1).len();
+    let computed: Vec<_> =
+        [length, 30, 41].map(|cut| collect(engine.generate(scoped(cut, None)).unwrap())).to_vec();
+
+    let (first, cached) = collect_cached(engine.generate(scoped(length, scope)).unwrap());
+    assert_eq!((ids(&first), cached), (ids(&computed[0]), 0), "nothing was there");
+    let streams = [length, 30, 41].map(|cut| engine.generate(scoped(cut, scope)).unwrap());
+    let blocks = |tokens: usize| (tokens - 1) / BLOCK_SIZE * BLOCK_SIZE;
+    for ((stream, computed), cut) in streams.into_iter().zip(&computed).zip([length, 30, 41]) {
+        let (tokens, cached) = collect_cached(stream);
+        assert_eq!(cached, blocks(cut), "every full block but the last token's");
+        assert_eq!(ids(&tokens), ids(computed));
+        for (a, b) in tokens.iter().zip(computed) {
+            let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().sampled;
+            assert!((logprob(a) - logprob(b)).abs() < 2e-4, "{a:?} or {b:?}");
+        }
+    }
+    let (_, elsewhere) = collect_cached(engine.generate(scoped(length, Some(CacheScope([8; 32])))).unwrap());
+    assert_eq!(elsewhere, 0, "another scope finds nothing");
+    engine.drain();
+    thread.join().unwrap();
 }
 
 #[test]

@@ -1,48 +1,166 @@
-//! Which blocks of the cache are free. Blocks are plain indices; a sequence's table holds those that are not.
+//! Who holds which block of the cache, and what free blocks still contain. Blocks are plain indices.
+
+use std::collections::{BTreeMap, HashMap};
 
 use crate::BlockId;
+use crate::prefix::BlockKey;
 
-/// The free list of the paged cache.
+/// The blocks of the paged cache: counts of their holders, the free ones in the order in which they are handed out, and
+/// the index that finds a block by its content.
 ///
-/// A block has one holder. Sharing prefixes will put a reference count per block here and keep released blocks findable
-/// by the hash of their content until [`take`](Self::take) hands them out again.
+/// A block is *blank* when it is free and its content is of no use, *kept* when it is free and can still be found, and
+/// *held* when at least one sequence has it in its table.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
-    /// Handed out from the end, so that the block used last, warm in the processor's caches, is used next.
-    free: Vec<BlockId>,
-    total: usize,
+    blocks: Vec<Block>,
+    /// Handed out first, from the end, so that the block used last, warm in the processor's caches, is used next.
+    blank: Vec<BlockId>,
+    /// Handed out when no block is blank, the one released longest ago first.
+    kept: BTreeMap<u64, BlockId>,
+    /// Held and kept blocks by their content.
+    index: HashMap<BlockKey, BlockId>,
+    /// Counts releases.
+    clock: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Block {
+    holders: u32,
+    /// Present when the index leads here.
+    key: Option<BlockKey>,
+    /// Its place in `kept` while it is there.
+    released: u64,
 }
 
 impl BlockPool {
-    /// A pool of blocks `0..total`, all free.
+    /// A pool of blocks `0..total`, all blank.
     pub(crate) fn new(total: usize) -> Self {
-        Self { free: (0..total).rev().map(|index| BlockId(index as u32)).collect(), total }
+        Self {
+            blocks: vec![Block::default(); total],
+            blank: (0..total).rev().map(|index| BlockId(index as u32)).collect(),
+            kept: BTreeMap::new(),
+            index: HashMap::new(),
+            clock: 0,
+        }
     }
 
     /// Blocks of the cache, free or not.
     pub(crate) fn total(&self) -> usize {
-        self.total
+        self.blocks.len()
     }
 
     /// Blocks nobody holds.
     pub(crate) fn free(&self) -> usize {
-        self.free.len()
+        self.blank.len() + self.kept.len()
     }
 
-    /// The free blocks, in no useful order.
-    pub(crate) fn free_blocks(&self) -> &[BlockId] {
-        &self.free
+    /// Free blocks that can still be found by their content.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
     }
 
-    /// Moves `count` free blocks to the end of `table`. The caller has looked at [`free`](Self::free).
+    /// Moves `count` free blocks to the end of `table`; kept ones are forgotten for it. The caller has looked at
+    /// [`free`](Self::free).
     pub(crate) fn take(&mut self, count: usize, table: &mut Vec<BlockId>) {
-        let keep =
-            self.free.len().checked_sub(count).expect("invariant: the caller asks for free blocks only");
-        table.extend(self.free.drain(keep..).rev());
+        for _ in 0..count {
+            let block = self.blank.pop().unwrap_or_else(|| self.evict());
+            self.blocks[block.0 as usize].holders = 1;
+            table.push(block);
+        }
     }
 
-    /// Takes back a whole table.
+    /// Makes the block that was released longest ago a blank one and gives it away.
+    fn evict(&mut self) -> BlockId {
+        let (_, block) = self.kept.pop_first().expect("invariant: the caller asks for free blocks only");
+        let key = self.blocks[block.0 as usize].key.take().expect("invariant: kept blocks have a key");
+        self.index.remove(&key);
+        block
+    }
+
+    /// The blocks with the first of these contents, up to the first that is not there.
+    pub(crate) fn find<'a>(&'a self, keys: &'a [BlockKey]) -> impl Iterator<Item = BlockId> + 'a {
+        keys.iter().map_while(|key| self.index.get(key).copied())
+    }
+
+    /// Whether the block is free. Taking it for its content then uses up a free block.
+    pub(crate) fn is_free(&self, block: BlockId) -> bool {
+        self.blocks[block.0 as usize].holders == 0
+    }
+
+    /// Adds a found block to the end of `table`.
+    pub(crate) fn share(&mut self, block: BlockId, table: &mut Vec<BlockId>) {
+        let entry = &mut self.blocks[block.0 as usize];
+        if entry.holders == 0 {
+            self.kept.remove(&entry.released);
+        }
+        entry.holders += 1;
+        table.push(block);
+    }
+
+    /// Lets others find a held block by its content. A second block with the same content stays unknown.
+    pub(crate) fn publish(&mut self, block: BlockId, key: BlockKey) {
+        if self.blocks[block.0 as usize].key.is_none() {
+            let known = *self.index.entry(key).or_insert(block);
+            if known == block {
+                self.blocks[block.0 as usize].key = Some(key);
+            }
+        }
+    }
+
+    /// Makes sure that nobody finds these held blocks again.
+    pub(crate) fn disown(&mut self, table: &[BlockId]) {
+        for block in table {
+            if let Some(key) = self.blocks[block.0 as usize].key.take() {
+                self.index.remove(&key);
+            }
+        }
+    }
+
+    /// Takes back a whole table. The end of a prefix is released before its beginning, so it is also evicted before: a
+    /// block without the one before it could not be found.
     pub(crate) fn release(&mut self, table: &mut Vec<BlockId>) {
-        self.free.extend(table.drain(..).rev());
+        for block in table.drain(..).rev() {
+            let entry = &mut self.blocks[block.0 as usize];
+            entry.holders -= 1;
+            if entry.holders > 0 {
+                continue;
+            }
+            if entry.key.is_none() {
+                self.blank.push(block);
+                continue;
+            }
+            self.clock += 1;
+            entry.released = self.clock;
+            self.kept.insert(self.clock, block);
+        }
+    }
+
+    /// Checks that counts, lists and index tell the same story, given how often each block is in a table.
+    ///
+    /// # Panics
+    /// When they do not.
+    pub(crate) fn check(&self, holders: &[u32]) {
+        let mut free = vec![false; self.total()];
+        for block in self.blank.iter().chain(self.kept.values()) {
+            let first_time = !std::mem::replace(&mut free[block.0 as usize], true);
+            assert!(first_time, "{block:?} is free twice");
+        }
+        for (index, block) in self.blocks.iter().enumerate() {
+            assert_eq!(block.holders, holders[index], "block {index} is in other tables than it counts");
+            assert_eq!(block.holders == 0, free[index], "block {index} is held and free, or neither");
+        }
+        for (released, block) in &self.kept {
+            let entry = &self.blocks[block.0 as usize];
+            assert!(entry.key.is_some() && entry.released == *released, "{block:?} is kept in vain");
+        }
+        for (key, block) in &self.index {
+            assert_eq!(self.blocks[block.0 as usize].key, Some(*key), "the index leads to another content");
+        }
+        let named = self.blocks.iter().filter(|block| block.key.is_some()).count();
+        assert_eq!(named, self.index.len(), "a block has a name that leads elsewhere");
+        assert!(
+            self.blank.iter().all(|block| self.blocks[block.0 as usize].key.is_none()),
+            "a blank block has a name"
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 use kimi_tokens::TokenId;
 
+use crate::CacheScope;
+
 /// The sizes a scheduler plans within. Resolved once at start; nothing changes them afterwards. Each is at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
@@ -29,6 +31,15 @@ impl SchedulerConfig {
     }
 }
 
+/// What a sequence begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct SequencePrompt<'a> {
+    /// The tokens to continue. At least one.
+    pub tokens: &'a [TokenId],
+    /// Where it finds and leaves computed blocks; `None` keeps it out of the prefix cache.
+    pub scope: Option<CacheScope>,
+}
+
 /// When a generation must end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -49,6 +60,12 @@ pub struct Load {
     pub blocks_used: usize,
     /// Blocks that belong to nobody. `blocks_used + blocks_free` is the size of the cache.
     pub blocks_free: usize,
+    /// Of the free blocks, those whose content can still be found.
+    pub blocks_kept: usize,
+    /// Prompt tokens that were looked up in the prefix cache, since the start.
+    pub prefix_queries: u64,
+    /// Of these, tokens that were there.
+    pub prefix_hits: u64,
     /// How often a sequence lost its blocks to an earlier one, since the start.
     pub preemptions: u64,
 }

@@ -7,12 +7,11 @@
 
 use std::collections::VecDeque;
 
-use kimi_tokens::TokenId;
-
 use crate::block_pool::BlockPool;
 use crate::sequence::Sequence;
 use crate::{
-    Limits, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceUpdate, StepPlan,
+    BlockId, Limits, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequencePrompt,
+    SequenceUpdate, StepPlan,
 };
 
 /// Owns every sequence and every block. Pure: no clock, no thread, no randomness; the same calls give the same plans.
@@ -27,6 +26,8 @@ pub struct Scheduler {
     /// Ended since the last plan with entries, and known to the runner.
     pub(crate) retired: Vec<SequenceId>,
     preemptions: u64,
+    prefix_queries: u64,
+    prefix_hits: u64,
     /// The largest id so far: ids ascend, so they order arrivals.
     last_id: Option<SequenceId>,
     /// Whether a plan waits for its `commit`.
@@ -52,6 +53,8 @@ impl Scheduler {
             waiting: VecDeque::new(),
             retired: Vec::new(),
             preemptions: 0,
+            prefix_queries: 0,
+            prefix_hits: 0,
             last_id: None,
             in_flight: false,
         }
@@ -61,14 +64,20 @@ impl Scheduler {
     ///
     /// # Panics
     /// When `id` is not larger than every earlier one: ids are also arrival numbers.
-    pub fn add(&mut self, id: SequenceId, prompt: &[TokenId], limits: Limits) -> Result<(), Rejection> {
+    pub fn add(
+        &mut self,
+        id: SequenceId,
+        prompt: SequencePrompt<'_>,
+        limits: Limits,
+    ) -> Result<(), Rejection> {
         assert!(self.last_id < Some(id), "ids ascend: {id:?} after {:?}", self.last_id);
         let limit = self.config.max_prompt_tokens();
-        if prompt.is_empty() {
+        let prompt_tokens = prompt.tokens.len();
+        if prompt_tokens == 0 {
             return Err(Rejection::Empty);
         }
-        if prompt.len() > limit {
-            return Err(Rejection::TooLong { prompt_tokens: prompt.len(), limit });
+        if prompt_tokens > limit {
+            return Err(Rejection::TooLong { prompt_tokens, limit });
         }
         self.last_id = Some(id);
         self.waiting.push_back(Sequence::new(id, prompt, limits, self.config.context_limit()));
@@ -131,7 +140,9 @@ impl Scheduler {
         self.in_flight = false;
         for entry in &plan.entries {
             if let Some(index) = self.position(entry.sequence) {
-                self.running[index].advance(entry.start + entry.tokens.len());
+                let sequence = &mut self.running[index];
+                sequence.advance(entry.start + entry.tokens.len());
+                sequence.publish(&mut self.pool, self.config.block_size);
             }
         }
         samples.iter().map(|sample| self.book(*sample)).collect()
@@ -144,6 +155,9 @@ impl Scheduler {
             running: self.running.len(),
             blocks_used: self.pool.total() - self.pool.free(),
             blocks_free: self.pool.free(),
+            blocks_kept: self.pool.kept(),
+            prefix_queries: self.prefix_queries,
+            prefix_hits: self.prefix_hits,
             preemptions: self.preemptions,
         }
     }
@@ -181,14 +195,23 @@ impl Scheduler {
     /// served, or a long prompt would wait for ever.
     ///
     /// It fits when its tokens and one more do, with a block to spare for each running sequence; without that margin it
-    /// would often be preempted at once. When nobody runs it always fits, since `add` refused what can not.
+    /// would often be preempted at once. Blocks that the prefix cache finds with a running sequence cost nothing. When
+    /// nobody runs it always fits, since `add` refused what can not.
     fn admit(&mut self) -> bool {
-        let Some(first) = self.waiting.front() else { return false };
-        let needed = first.missing_blocks(first.len() + 1, self.config.block_size) + self.running.len();
-        if self.running.len() == self.config.max_sequences || needed > self.pool.free() {
+        let block_size = self.config.block_size;
+        if self.running.len() == self.config.max_sequences {
             return false;
         }
-        // The prefix cache will hand over blocks here whose positions are computed already.
+        let Some(first) = self.waiting.front_mut() else { return false };
+        let found: Vec<BlockId> = self.pool.find(first.prefix_keys(block_size)).collect();
+        let shared = found.iter().filter(|block| !self.pool.is_free(**block)).count();
+        let needed = first.missing_blocks(first.len() + 1, block_size) - shared + self.running.len();
+        if needed > self.pool.free() {
+            return false;
+        }
+        let (queried, hit) = first.adopt(&found, &mut self.pool, block_size);
+        self.prefix_queries += queried as u64;
+        self.prefix_hits += hit as u64;
         self.running.extend(self.waiting.pop_front());
         true
     }
@@ -199,6 +222,8 @@ impl Scheduler {
             return SequenceUpdate::Gone { sequence };
         };
         let Some(token) = token else {
+            // Whatever broke its logits may lie in its blocks.
+            self.pool.disown(self.running[index].blocks());
             self.end(index);
             return SequenceUpdate::Failed { sequence };
         };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kimi_tokens::TokenId;
 
 use crate::block_pool::BlockPool;
-use crate::{BlockId, FinishReason, Finished, Limits, PlanEntry, SequenceId};
+use crate::prefix::{BlockKey, KeyChain};
+use crate::{BlockId, FinishReason, Finished, Limits, PlanEntry, SequenceId, SequencePrompt};
 
 /// A sequence between `add` and its end.
 ///
@@ -25,6 +26,12 @@ pub(crate) struct Sequence {
     /// Positions `0..computed` are in the cache.
     computed: usize,
     blocks: Vec<BlockId>,
+    /// The names of its full blocks; `None` outside the prefix cache.
+    keys: Option<KeyChain>,
+    /// Its first so many blocks can be found by others, or hold what others can find elsewhere.
+    published: usize,
+    /// Prompt tokens that came from the prefix cache when it was admitted first.
+    cached_tokens: usize,
     /// `blocks` as plans carry it; made anew when the table grows, not every step.
     table: Arc<[BlockId]>,
     /// Whether a plan has named it, so that the runner holds state for it.
@@ -33,15 +40,24 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     /// A sequence with nothing computed. `prompt` is shorter than `context_limit`.
-    pub(crate) fn new(id: SequenceId, prompt: &[TokenId], limits: Limits, context_limit: usize) -> Self {
+    pub(crate) fn new(
+        id: SequenceId,
+        prompt: SequencePrompt<'_>,
+        limits: Limits,
+        context_limit: usize,
+    ) -> Self {
+        let prompt_tokens = prompt.tokens.len();
         Self {
             id,
-            tokens: prompt.to_vec(),
-            prompt_tokens: prompt.len(),
-            max_tokens: limits.max_tokens.clamp(1, context_limit - prompt.len()),
+            tokens: prompt.tokens.to_vec(),
+            prompt_tokens,
+            max_tokens: limits.max_tokens.clamp(1, context_limit - prompt_tokens),
             stop_tokens: limits.stop_tokens,
             computed: 0,
             blocks: Vec::new(),
+            keys: prompt.scope.map(KeyChain::new),
+            published: 0,
+            cached_tokens: 0,
             table: Arc::default(),
             planned: false,
         }
@@ -77,6 +93,46 @@ impl Sequence {
         (self.computed + count).div_ceil(block_size).saturating_sub(self.blocks.len())
     }
 
+    /// The names of the blocks it could begin with. At least one token is left over: the next one is sampled from what
+    /// computing it gives.
+    pub(crate) fn prefix_keys(&mut self, block_size: usize) -> &[BlockKey] {
+        let count = (self.tokens.len() - 1) / block_size;
+        self.keys.as_mut().map_or(&[], |keys| keys.first(count, &self.tokens, block_size))
+    }
+
+    /// Begins with `found`, which hold its first positions; it holds no block yet. Returns how many tokens were looked
+    /// up and how many were there.
+    pub(crate) fn adopt(
+        &mut self,
+        found: &[BlockId],
+        pool: &mut BlockPool,
+        block_size: usize,
+    ) -> (usize, usize) {
+        for block in found {
+            pool.share(*block, &mut self.blocks);
+        }
+        self.table = self.blocks.as_slice().into();
+        self.published = found.len();
+        self.computed = found.len() * block_size;
+        if self.planned || self.keys.is_none() {
+            // What comes back after a preemption is no saving that a client should hear of.
+            return (0, 0);
+        }
+        self.cached_tokens = self.computed;
+        (self.prompt_tokens, self.cached_tokens)
+    }
+
+    /// Lets others find the blocks that are full and computed.
+    pub(crate) fn publish(&mut self, pool: &mut BlockPool, block_size: usize) {
+        let full = self.computed / block_size;
+        let Some(keys) = self.keys.as_mut().filter(|_| full > self.published) else { return };
+        let keys = keys.first(full, &self.tokens, block_size);
+        for block in self.published..full {
+            pool.publish(self.blocks[block], keys[block]);
+        }
+        self.published = full;
+    }
+
     /// Takes `count` blocks from the pool.
     pub(crate) fn grow(&mut self, count: usize, pool: &mut BlockPool) {
         if count > 0 {
@@ -85,11 +141,13 @@ impl Sequence {
         }
     }
 
-    /// Gives every block back. What was computed is lost: the only way blocks leave a sequence.
+    /// Gives every block back: the only way blocks leave a sequence. What was computed is lost unless the prefix cache
+    /// still has it when the sequence comes back.
     pub(crate) fn release(&mut self, pool: &mut BlockPool) {
         pool.release(&mut self.blocks);
         self.table = Arc::default();
         self.computed = 0;
+        self.published = 0;
     }
 
     /// The plan entry that computes the next `count` tokens; their blocks are held.
@@ -121,7 +179,7 @@ impl Sequence {
         } else {
             return None;
         };
-        // The prefix cache will say here how many prompt tokens it had.
-        Some(Finished { reason, prompt_tokens: self.prompt_tokens, cached_tokens: 0, completion_tokens })
+        let Self { prompt_tokens, cached_tokens, .. } = *self;
+        Some(Finished { reason, prompt_tokens, cached_tokens, completion_tokens })
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kimi_scheduler::{
-    FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
-    SequenceUpdate, StepPlan,
+    CacheScope, FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
+    SequencePrompt, SequenceUpdate, StepPlan,
 };
 use kimi_tokens::TokenId;
 use proptest::prelude::*;
@@ -19,6 +19,13 @@ struct Request {
     prompt: Vec<TokenId>,
     limits: Limits,
     fate: Fate,
+    scope: Option<CacheScope>,
+}
+
+impl Request {
+    fn prompt(&self) -> SequencePrompt<'_> {
+        SequencePrompt { tokens: &self.prompt, scope: self.scope }
+    }
 }
 
 /// What happens to it from outside.
@@ -70,10 +77,12 @@ fn answer_alone(id: u64, request: &Request, context: usize) -> Answer {
 }
 
 /// A runner whose cache holds the tokens themselves: what it samples depends on what it finds through the block table, so
-/// a wrong table, a stale block or a block with two owners changes the text.
+/// a wrong table, a stale block or a block that somebody else writes to changes the text.
 struct ShadowCache {
     block_size: usize,
     slots: Vec<TokenId>,
+    /// Who may read each block: those of a scope, or the one sequence that wrote it.
+    readers: Vec<Result<CacheScope, SequenceId>>,
 }
 
 impl ShadowCache {
@@ -83,14 +92,23 @@ impl ShadowCache {
         requests: &[Request],
         texts: &BTreeMap<u64, Vec<TokenId>>,
     ) -> Vec<Sample> {
-        let mut owned = BTreeSet::new();
         let mut samples = Vec::new();
-        for entry in &plan.entries {
-            assert!(
-                entry.blocks.iter().all(|block| owned.insert(*block)),
-                "a block is in two tables: {plan:?}"
-            );
+        for (index, entry) in plan.entries.iter().enumerate() {
             let end = entry.start + entry.tokens.len();
+            let written = &entry.blocks[entry.start / self.block_size..end.div_ceil(self.block_size)];
+            for other in plan.entries.iter().enumerate().filter(|(other, _)| *other != index) {
+                assert!(
+                    written.iter().all(|block| !other.1.blocks.contains(block)),
+                    "a block that is written is in two tables: {plan:?}"
+                );
+            }
+            let reader = requests[entry.sequence.0 as usize].scope.ok_or(entry.sequence);
+            for block in written {
+                self.readers[block.0 as usize] = reader;
+            }
+            for block in &entry.blocks[..end.div_ceil(self.block_size)] {
+                assert_eq!(self.readers[block.0 as usize], reader, "a block of somebody else is read");
+            }
             let slot = |position: usize| {
                 entry.blocks[position / self.block_size].0 as usize * self.block_size
                     + position % self.block_size
@@ -119,6 +137,8 @@ struct Record {
     rejected: BTreeSet<u64>,
     /// Sequences in the order in which plans first named them.
     admitted: Vec<SequenceId>,
+    /// The position at which each began to compute: what it was spared.
+    begun_at: BTreeMap<u64, usize>,
     retired: Vec<SequenceId>,
     steps: usize,
 }
@@ -159,12 +179,13 @@ fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Reco
     let mut cache = ShadowCache {
         block_size: config.block_size,
         slots: vec![TokenId::MAX; config.block_size * config.block_count],
+        readers: vec![Err(SequenceId(u64::MAX)); config.block_count],
     };
     let mut record = Record::default();
     let last_event = requests.iter().map(|request| request.arrival + 40).max().unwrap_or(0);
     for now in 0.. {
         for (id, request) in requests.iter().enumerate().filter(|(_, request)| request.arrival == now) {
-            let added = scheduler.add(SequenceId(id as u64), &request.prompt, request.limits.clone());
+            let added = scheduler.add(SequenceId(id as u64), request.prompt(), request.limits.clone());
             if added.is_err() {
                 record.rejected.insert(id as u64);
             }
@@ -182,6 +203,9 @@ fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Reco
         }
         record.steps += 1;
         assert!(record.steps <= step_limit, "no end after {step_limit} steps");
+        for entry in &plan.entries {
+            record.begun_at.entry(entry.sequence.0).or_insert(entry.start);
+        }
         let new = plan.entries.iter().map(|entry| entry.sequence).filter(|id| !record.admitted.contains(id));
         let new: Vec<_> = new.collect();
         record.admitted.extend(new);
@@ -197,7 +221,8 @@ fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Reco
     }
     assert_eq!(scheduler.load().blocks_free, config.block_count, "blocks leaked");
     // The next plan, whatever it is, tells who ended last.
-    scheduler.add(SequenceId(requests.len() as u64), &[1], Limits::default()).expect("one token always fits");
+    let last = SequencePrompt { tokens: &[1], scope: None };
+    scheduler.add(SequenceId(requests.len() as u64), last, Limits::default()).expect("one token always fits");
     record.retired.extend(scheduler.plan_step().retired);
     record
 }
@@ -230,14 +255,16 @@ fn any_request() -> impl Strategy<Value = Request> {
         1 => (0..6_usize).prop_map(|at| Fate::Fails { at }),
     ];
     let stop_tokens = prop_oneof![2 => Just(vec![]), 1 => Just(vec![0])];
-    (0..12_usize, prop::collection::vec(0..3_u32, 0..20), 1..16_usize, stop_tokens, fate).prop_map(
-        |(arrival, prompt, max_tokens, stop_tokens, fate)| Request {
-            arrival,
-            prompt,
-            limits: Limits { max_tokens, stop_tokens },
-            fate,
-        },
-    )
+    // Mostly the same few tokens, so that prefixes meet.
+    let token = prop_oneof![4 => Just(1_u32), 1 => Just(0), 1 => Just(2)];
+    let scope = prop::option::weighted(
+        0.8,
+        prop_oneof![3 => Just(CacheScope([1; 32])), 1 => Just(CacheScope([2; 32]))],
+    );
+    let text = (prop::collection::vec(token, 0..20), 1..16_usize, stop_tokens);
+    (0..12_usize, text, fate, scope).prop_map(|(arrival, (prompt, max_tokens, stop_tokens), fate, scope)| {
+        Request { arrival, prompt, limits: Limits { max_tokens, stop_tokens }, fate, scope }
+    })
 }
 
 fn any_load() -> impl Strategy<Value = Vec<Request>> {
@@ -277,7 +304,11 @@ proptest! {
             if !fits {
                 continue;
             }
-            let (text, end) = answer_alone(id, request, config.context_limit());
+            let (text, mut end) = answer_alone(id, request, config.context_limit());
+            if let (Some(end), Some(begun_at)) = (&mut end, record.begun_at.get(&id)) {
+                end.cached_tokens = *begun_at;
+            }
+            prop_assert!(request.scope.is_some() || record.begun_at.get(&id).is_none_or(|at| *at == 0));
             let got = record.texts.get(&id).map_or(&[][..], Vec::as_slice);
             match (request.fate, record.ended.get(&id)) {
                 // It may have ended before the cancellation; if not, what it said until then was right.
@@ -299,8 +330,9 @@ fn rejections_name_the_limit() {
         max_context: 100,
     };
     let mut scheduler = Scheduler::new(config);
-    assert_eq!(scheduler.add(SequenceId(0), &[], Limits::default()), Err(Rejection::Empty));
-    let too_long = scheduler.add(SequenceId(1), &[0; 8], Limits::default());
+    let prompt = |tokens| SequencePrompt { tokens, scope: None };
+    assert_eq!(scheduler.add(SequenceId(0), prompt(&[]), Limits::default()), Err(Rejection::Empty));
+    let too_long = scheduler.add(SequenceId(1), prompt(&[0; 8]), Limits::default());
     assert_eq!(too_long, Err(Rejection::TooLong { prompt_tokens: 8, limit: 7 }));
-    assert_eq!(scheduler.add(SequenceId(2), &[0; 7], Limits::default()), Ok(()));
+    assert_eq!(scheduler.add(SequenceId(2), prompt(&[0; 7]), Limits::default()), Ok(()));
 }

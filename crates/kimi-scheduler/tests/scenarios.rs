@@ -1,6 +1,8 @@
 //! Plans written out, for the cases a reader asks about.
 
-use kimi_scheduler::{Limits, Sample, Scheduler, SchedulerConfig, SequenceId, StepPlan};
+use kimi_scheduler::{
+    CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequencePrompt, StepPlan,
+};
 
 fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
     Scheduler::new(SchedulerConfig {
@@ -13,9 +15,15 @@ fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
 }
 
 fn add(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens: usize) {
-    let prompt: Vec<u32> = (0..prompt_tokens).collect();
+    add_scoped(scheduler, id, prompt_tokens, max_tokens, None);
+}
+
+/// Tokens 0, 1, 2 and so on, found and left in the prefix cache of tenant `scope`.
+fn add_scoped(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens: usize, scope: Option<u8>) {
+    let tokens: Vec<u32> = (0..prompt_tokens).collect();
     let limits = Limits { max_tokens, stop_tokens: vec![] };
-    scheduler.add(SequenceId(id), &prompt, limits).expect("the prompt fits");
+    let prompt = SequencePrompt { tokens: &tokens, scope: scope.map(|byte| CacheScope([byte; 32])) };
+    scheduler.add(SequenceId(id), prompt, limits).expect("the prompt fits");
 }
 
 /// One step in which every sample is token 9. Each entry as `id start..end (blocks)`, `*` when it samples; then `-id` for
@@ -117,4 +125,70 @@ fn a_request_that_does_not_fit_yet_is_not_overtaken() {
     assert_eq!(step(&mut scheduler), "0 3..4* (2)");
     assert_eq!(step(&mut scheduler), "1 0..5* (3), -0", "2 would need the block that 1 may grow into");
     assert_eq!(step(&mut scheduler), "2 0..1* (1), -1");
+}
+
+#[test]
+fn a_prefix_is_computed_once() {
+    let mut scheduler = scheduler(16, 16);
+    add_scoped(&mut scheduler, 0, 5, 2, Some(1));
+    add_scoped(&mut scheduler, 1, 5, 1, Some(1));
+    assert_eq!(step(&mut scheduler), "0 0..5* (3), 1 0..5* (3)", "nothing is known before a step has ended");
+    add_scoped(&mut scheduler, 2, 9, 1, Some(1));
+    add_scoped(&mut scheduler, 3, 9, 1, Some(2));
+    assert_eq!(step(&mut scheduler), "0 5..6* (3), 2 4..9* (5), 3 0..9* (5), -1", "blocks in use are shared");
+    add_scoped(&mut scheduler, 4, 4, 1, Some(1));
+    add_scoped(&mut scheduler, 5, 9, 1, Some(2));
+    add_scoped(&mut scheduler, 6, 9, 1, None);
+    assert_eq!(
+        step(&mut scheduler),
+        "4 2..4* (2), 5 8..9* (5), 6 0..9* (5), -0, -2, -3",
+        "and blocks that were; the last token of a prompt is always computed"
+    );
+    let load = scheduler.load();
+    assert_eq!((load.prefix_queries, load.prefix_hits), (5 + 5 + 9 + 9 + 4 + 9, 4 + 2 + 8));
+    assert_eq!(
+        (load.blocks_used, load.blocks_kept),
+        (0, 9),
+        "4 of each tenant, and one with a token that was generated"
+    );
+}
+
+#[test]
+fn the_end_of_the_longest_unused_prefix_is_forgotten_first() {
+    let mut scheduler = scheduler(6, 16);
+    add_scoped(&mut scheduler, 0, 6, 1, Some(1));
+    assert_eq!(step(&mut scheduler), "0 0..6* (3)");
+    add_scoped(&mut scheduler, 1, 4, 1, Some(2));
+    assert_eq!(step(&mut scheduler), "1 0..4* (2), -0");
+    assert_eq!(scheduler.load().blocks_kept, 5);
+    add(&mut scheduler, 2, 3, 1);
+    assert_eq!(step(&mut scheduler), "2 0..3* (2), -1", "one blank block, and the last one of tenant 1");
+    add_scoped(&mut scheduler, 3, 7, 1, Some(1));
+    assert_eq!(step(&mut scheduler), "3 4..7* (4), -2");
+    add_scoped(&mut scheduler, 4, 5, 1, Some(2));
+    assert_eq!(step(&mut scheduler), "4 4..5* (3), -3");
+}
+
+#[test]
+fn a_preempted_sequence_finds_what_is_left_of_its_blocks() {
+    let mut scheduler = scheduler(5, 8);
+    add_scoped(&mut scheduler, 0, 2, 6, None);
+    add_scoped(&mut scheduler, 1, 2, 5, Some(1));
+    for _ in 0..5 {
+        step(&mut scheduler);
+    }
+    assert_eq!(step(&mut scheduler), "0 6..7* (4)", "1 is preempted; its second block was taken");
+    assert_eq!(step(&mut scheduler), "1 2..5* (3), -0");
+    assert_eq!(scheduler.load().prefix_hits, 0, "no saving for the client");
+}
+
+#[test]
+fn blocks_behind_broken_logits_are_not_found_again() {
+    let mut scheduler = scheduler(8, 8);
+    add_scoped(&mut scheduler, 0, 5, 4, Some(1));
+    let plan = scheduler.plan_step();
+    scheduler.commit(&plan, &[Sample { sequence: SequenceId(0), token: None }]);
+    scheduler.check_invariants();
+    add_scoped(&mut scheduler, 1, 5, 1, Some(1));
+    assert_eq!(step(&mut scheduler), "1 0..5* (3), -0");
 }

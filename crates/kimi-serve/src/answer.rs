@@ -36,6 +36,7 @@ pub(crate) async fn answer(
         max_tokens: args.max_tokens.clamp(1, room.max(1)),
         stop_tokens: loaded.markers.stop_tokens().to_vec(),
         logprobs: None,
+        cache_scope: None,
     })?;
 
     let mut answer = Answer::default();
