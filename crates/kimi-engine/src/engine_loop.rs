@@ -5,7 +5,9 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kimi_scheduler::{Limits, Load, Sample, Scheduler, SequenceId, SequencePrompt, SequenceUpdate, StepPlan};
+use kimi_scheduler::{
+    Limits, Load, Sample, Scheduler, SequenceId, SequenceRequest, SequenceUpdate, StepPlan,
+};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -82,8 +84,13 @@ impl Engine {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens };
-        let prompt = SequencePrompt { tokens: &request.prompt.tokens, scope: request.cache_scope };
-        let added = self.scheduler.add(id, prompt, limits);
+        let sequence = SequenceRequest {
+            tokens: &request.prompt.tokens,
+            limits,
+            standing: request.standing,
+            scope: request.cache_scope,
+        };
+        let added = self.scheduler.add(id, sequence);
         let introduction = Some(NewSequence {
             id,
             sampling: request.sampling,

@@ -16,7 +16,7 @@ pub use config::{EngineConfig, EngineLimits};
 pub use error::{EngineFailure, SubmitError};
 pub use fake_runner::FakeRunner;
 pub use handle::{EngineHandle, EngineState};
-pub use kimi_scheduler::{CacheScope, FinishReason, Finished, Load, SchedulerConfig};
+pub use kimi_scheduler::{CacheScope, FinishReason, Finished, Load, SchedulerConfig, Standing, Tenant};
 pub use request::{GenerateRequest, Sampling};
 pub use runner::{ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
 pub use start::{EngineThread, start};

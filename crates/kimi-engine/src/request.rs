@@ -1,6 +1,6 @@
 //! What a caller asks of the engine.
 
-use kimi_scheduler::CacheScope;
+use kimi_scheduler::{CacheScope, Standing};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 /// One generation, fully decided: every default is filled in and every limit checked.
@@ -19,6 +19,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// Whose computed prefixes it may begin with, and who may begin with its own; `None` keeps it apart.
     pub cache_scope: Option<CacheScope>,
+    /// Its turn among the waiting requests.
+    pub standing: Standing,
 }
 
 /// How a token is chosen from the logits, in the order of the fields: penalties, bias, temperature, filters, draw.

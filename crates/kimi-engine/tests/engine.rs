@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kimi_engine::{
     EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner, FinishReason, Finished,
-    GenerateRequest, GenerationStream, ModelRunner, RunnerError, Sampling, SchedulerConfig, StepBatch,
-    StepOutput, SubmitError, TokenEvent, start,
+    GenerateRequest, GenerationStream, ModelRunner, RunnerError, Sampling, SchedulerConfig, Standing,
+    StepBatch, StepOutput, SubmitError, TokenEvent, start,
 };
 use kimi_tokens::{EncodedPrompt, TokenId};
 
@@ -35,6 +35,7 @@ fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
         stop_tokens: vec![0],
         logprobs: None,
         cache_scope: None,
+        standing: Standing::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kimi_engine::{
-    EngineConfig, FakeRunner, GenerateRequest, Sampling, SchedulerConfig, metrics as names, start,
+    EngineConfig, FakeRunner, GenerateRequest, Sampling, SchedulerConfig, Standing, metrics as names, start,
 };
 use kimi_tokens::EncodedPrompt;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -98,6 +98,7 @@ fn request(prompt_tokens: u32, max_tokens: usize) -> GenerateRequest {
         stop_tokens: vec![0],
         logprobs: None,
         cache_scope: None,
+        standing: Standing::default(),
     }
 }
 

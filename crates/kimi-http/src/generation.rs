@@ -97,6 +97,7 @@ impl Generation {
             stop_tokens,
             logprobs: job.logprobs,
             cache_scope: None,
+            standing: kimi_engine::Standing::default(),
         };
         let tokens = service
             .engine

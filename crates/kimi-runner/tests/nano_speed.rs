@@ -74,6 +74,7 @@ fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
                 stop_tokens: vec![],
                 logprobs: None,
                 cache_scope: None,
+                standing: kimi_engine::Standing::default(),
             };
             engine.generate(request).unwrap()
         })

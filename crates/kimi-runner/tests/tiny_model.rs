@@ -73,6 +73,7 @@ fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
         stop_tokens: vec![],
         logprobs: Some(2),
         cache_scope: None,
+        standing: kimi_engine::Standing::default(),
     }
 }
 

@@ -153,11 +153,12 @@ impl BlockPool {
             let entry = &self.blocks[block.0 as usize];
             assert!(entry.key.is_some() && entry.released == *released, "{block:?} is kept in vain");
         }
-        for (key, block) in &self.index {
-            assert_eq!(self.blocks[block.0 as usize].key, Some(*key), "the index leads to another content");
+        for (index, block) in self.blocks.iter().enumerate() {
+            let leads = block.key.is_none_or(|key| self.index.get(&key) == Some(&BlockId(index as u32)));
+            assert!(leads, "the name of block {index} leads elsewhere");
         }
         let named = self.blocks.iter().filter(|block| block.key.is_some()).count();
-        assert_eq!(named, self.index.len(), "a block has a name that leads elsewhere");
+        assert_eq!(named, self.index.len(), "the index has a name that no block has");
         assert!(
             self.blank.iter().all(|block| self.blocks[block.0 as usize].key.is_none()),
             "a blank block has a name"

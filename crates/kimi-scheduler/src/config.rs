@@ -31,14 +31,32 @@ impl SchedulerConfig {
     }
 }
 
-/// What a sequence begins with.
-#[derive(Clone, Copy, Debug)]
-pub struct SequencePrompt<'a> {
-    /// The tokens to continue. At least one.
+/// A sequence as it arrives.
+#[derive(Clone, Debug, Default)]
+pub struct SequenceRequest<'a> {
+    /// The prompt. At least one token.
     pub tokens: &'a [TokenId],
+    /// When it must end.
+    pub limits: Limits,
+    /// Its place among the others.
+    pub standing: Standing,
     /// Where it finds and leaves computed blocks; `None` keeps it out of the prefix cache.
     pub scope: Option<CacheScope>,
 }
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Lower goes first, as in vLLM, and takes blocks from higher ones. Nothing keeps an endless stream of urgent
+    /// sequences from holding up the others.
+    pub priority: i32,
+    /// Sequences of the same priority are admitted so that tenants get their share of computed tokens.
+    pub tenant: Tenant,
+}
+
+/// Whoever is to get a fair share: an API key, say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tenant(pub u64);
 
 /// When a generation must end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -23,10 +23,11 @@ impl Scheduler {
         self.pool.check(&holders);
     }
 
-    /// Running before waiting, each in arrival order, and not too many of them.
+    /// The most urgent first, and not too many of them.
     fn check_order(&self) {
-        let arrivals = self.running.iter().chain(&self.waiting).map(|sequence| sequence.id);
-        assert!(arrivals.is_sorted(), "sequences are out of arrival order");
+        let urgency = self.running.iter().map(|sequence| sequence.standing.priority);
+        assert!(urgency.is_sorted(), "running sequences are out of order");
+        self.waiting.check(&self.running);
         assert!(self.running.len() <= self.config.max_sequences, "too many sequences run");
     }
 
@@ -36,14 +37,14 @@ impl Scheduler {
             let covered = sequence.blocks().len() * self.config.block_size;
             assert!(sequence.computed() <= covered, "{:?} has positions without a block", sequence.id);
         }
-        for sequence in &self.waiting {
+        for sequence in self.waiting.iter() {
             assert!(
                 sequence.blocks().is_empty() && sequence.computed() == 0,
                 "{:?} waits with blocks",
                 sequence.id
             );
         }
-        for sequence in self.running.iter().chain(&self.waiting) {
+        for sequence in self.running.iter().chain(self.waiting.iter()) {
             assert!(sequence.computed() < sequence.len(), "{:?} has nothing to compute", sequence.id);
             assert!(sequence.len() < self.config.context_limit(), "{:?} outgrew its context", sequence.id);
         }

@@ -5,12 +5,13 @@ mod config;
 mod error;
 mod invariants;
 mod prefix;
+mod queue;
 mod scheduler;
 mod sequence;
 mod step_plan;
 mod update;
 
-pub use config::{Limits, Load, SchedulerConfig, SequencePrompt};
+pub use config::{Limits, Load, SchedulerConfig, SequenceRequest, Standing, Tenant};
 pub use error::Rejection;
 pub use prefix::CacheScope;
 pub use scheduler::Scheduler;

@@ -1,16 +1,15 @@
 //! The scheduler: who computes what in the next step, and what the samples of a step mean.
 //!
 //! The rule, which is vLLM's: *each step hands out a token budget so that every sequence's `computed` catches up with its
-//! length; running sequences in arrival order first, then waiting ones; when blocks run out, preempt from the tail.* There
+//! length; running sequences first, then waiting ones; when blocks run out, preempt from the tail.* There
 //! is no prefill phase and no decode phase. A plan entry is made for the head while only the tail is preempted, so an entry
 //! is never taken back.
 
-use std::collections::VecDeque;
-
 use crate::block_pool::BlockPool;
+use crate::queue::Queue;
 use crate::sequence::Sequence;
 use crate::{
-    BlockId, Limits, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequencePrompt,
+    BlockId, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceRequest,
     SequenceUpdate, StepPlan,
 };
 
@@ -19,10 +18,10 @@ use crate::{
 pub struct Scheduler {
     pub(crate) config: SchedulerConfig,
     pub(crate) pool: BlockPool,
-    /// Sequences that hold blocks, in arrival order. All of them arrived before anything in `waiting`.
+    /// Sequences that hold blocks: the most urgent first, then in the order of admission.
     pub(crate) running: Vec<Sequence>,
-    /// Sequences that hold nothing, in arrival order.
-    pub(crate) waiting: VecDeque<Sequence>,
+    /// Sequences that hold nothing.
+    pub(crate) waiting: Queue,
     /// Ended since the last plan with entries, and known to the runner.
     pub(crate) retired: Vec<SequenceId>,
     preemptions: u64,
@@ -50,7 +49,7 @@ impl Scheduler {
             config,
             pool: BlockPool::new(block_count),
             running: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
             retired: Vec::new(),
             preemptions: 0,
             prefix_queries: 0,
@@ -60,19 +59,14 @@ impl Scheduler {
         }
     }
 
-    /// Queues a sequence behind all others.
+    /// Queues a sequence behind all others of its standing.
     ///
     /// # Panics
     /// When `id` is not larger than every earlier one: ids are also arrival numbers.
-    pub fn add(
-        &mut self,
-        id: SequenceId,
-        prompt: SequencePrompt<'_>,
-        limits: Limits,
-    ) -> Result<(), Rejection> {
+    pub fn add(&mut self, id: SequenceId, request: SequenceRequest<'_>) -> Result<(), Rejection> {
         assert!(self.last_id < Some(id), "ids ascend: {id:?} after {:?}", self.last_id);
         let limit = self.config.max_prompt_tokens();
-        let prompt_tokens = prompt.tokens.len();
+        let prompt_tokens = request.tokens.len();
         if prompt_tokens == 0 {
             return Err(Rejection::Empty);
         }
@@ -80,7 +74,7 @@ impl Scheduler {
             return Err(Rejection::TooLong { prompt_tokens, limit });
         }
         self.last_id = Some(id);
-        self.waiting.push_back(Sequence::new(id, prompt, limits, self.config.context_limit()));
+        self.waiting.arrive(Sequence::new(id, request, self.config.context_limit()));
         Ok(())
     }
 
@@ -90,9 +84,7 @@ impl Scheduler {
     pub fn cancel(&mut self, id: SequenceId) {
         if let Some(index) = self.position(id) {
             self.end(index);
-        } else if let Ok(index) = self.waiting.binary_search_by_key(&id, |sequence| sequence.id)
-            && let Some(sequence) = self.waiting.remove(index)
-        {
+        } else if let Some(sequence) = self.waiting.remove(id) {
             self.retire(&sequence);
         }
     }
@@ -106,13 +98,16 @@ impl Scheduler {
     /// When the last plan with entries was not committed.
     pub fn plan_step(&mut self) -> StepPlan {
         assert!(!self.in_flight, "the last plan was not committed");
+        self.make_way();
         let mut budget = self.config.max_batch_tokens;
         let mut entries = Vec::new();
-        // Running ones first. A step that preempted admits nobody: what the preemption left over is less than its victim,
-        // now first in the queue, held and needs.
-        while budget > 0 && (entries.len() < self.running.len() || self.admit()) {
+        // Running ones first. What is more urgent than one of them and could not be admitted above waits for the next
+        // step: it would have to go before entries that are made.
+        while budget > 0 && (entries.len() < self.running.len() || !self.next_outranks_tail() && self.admit())
+        {
             let Some(entry) = self.plan_running(entries.len(), budget) else { break };
             budget -= entry.tokens.len();
+            self.waiting.charge(self.running[entries.len()].standing.tenant, entry.tokens.len());
             entries.push(entry);
         }
         if entries.is_empty() {
@@ -183,16 +178,49 @@ impl Scheduler {
         Some(sequence.entry(count))
     }
 
-    /// Takes the blocks of the sequence that arrived last. It will compute its tokens again, the generated ones included.
+    /// Takes the blocks of the least urgent sequence, of the one admitted last among equals. It will compute its tokens again, the generated ones included.
     fn preempt_tail(&mut self) {
         let mut tail = self.running.pop().expect("invariant: somebody runs behind the one that needs blocks");
         tail.release(&mut self.pool);
         self.preemptions += 1;
-        self.waiting.push_front(tail);
+        self.waiting.come_back(tail);
     }
 
-    /// Moves the first of the queue to the running ones if it fits. Never anybody else: admission is first come, first
-    /// served, or a long prompt would wait for ever.
+    /// Admits what is more urgent than something that runs, at its expense if need be. Before any entry is made, since
+    /// entries are never taken back.
+    fn make_way(&mut self) {
+        while self.next_outranks_tail() {
+            if self.admit() {
+                continue;
+            }
+            if !self.next_fits_instead() {
+                return;
+            }
+            self.preempt_tail();
+        }
+    }
+
+    /// Whether the next of the queue is more urgent than the tail of those that run.
+    fn next_outranks_tail(&self) -> bool {
+        let (next, tail) = (self.waiting.next(), self.running.last());
+        next.zip(tail).is_some_and(|(next, tail)| next.standing.priority < tail.standing.priority)
+    }
+
+    /// Whether the next of the queue would fit in the place of all that it outranks. Their shared blocks are counted as if
+    /// they became free, which they may not.
+    fn next_fits_instead(&self) -> bool {
+        let Some(next) = self.waiting.next() else { return false };
+        let outranked = self.running.iter().rev();
+        let outranked = outranked.take_while(|running| running.standing.priority > next.standing.priority);
+        let (count, blocks) =
+            outranked.fold((0, 0), |(count, blocks), sequence| (count + 1, blocks + sequence.blocks().len()));
+        let left = self.running.len() - count;
+        let needed = next.missing_blocks(next.len() + 1, self.config.block_size) + left;
+        count > 0 && left < self.config.max_sequences && needed <= self.pool.free() + blocks
+    }
+
+    /// Moves the next of the queue to the running ones if it fits. Never anybody else, or a long prompt would wait for
+    /// ever.
     ///
     /// It fits when its tokens and one more do, with a block to spare for each running sequence; without that margin it
     /// would often be preempted at once. Blocks that the prefix cache finds with a running sequence cost nothing. When
@@ -202,17 +230,20 @@ impl Scheduler {
         if self.running.len() == self.config.max_sequences {
             return false;
         }
-        let Some(first) = self.waiting.front_mut() else { return false };
-        let found: Vec<BlockId> = self.pool.find(first.prefix_keys(block_size)).collect();
+        let Some(next) = self.waiting.next_mut() else { return false };
+        let found: Vec<BlockId> = self.pool.find(next.prefix_keys(block_size)).collect();
         let shared = found.iter().filter(|block| !self.pool.is_free(**block)).count();
-        let needed = first.missing_blocks(first.len() + 1, block_size) - shared + self.running.len();
+        let needed = next.missing_blocks(next.len() + 1, block_size) - shared + self.running.len();
         if needed > self.pool.free() {
             return false;
         }
-        let (queried, hit) = first.adopt(&found, &mut self.pool, block_size);
+        let Some(mut admitted) = self.waiting.pop() else { return false };
+        let (queried, hit) = admitted.adopt(&found, &mut self.pool, block_size);
         self.prefix_queries += queried as u64;
         self.prefix_hits += hit as u64;
-        self.running.extend(self.waiting.pop_front());
+        let place =
+            self.running.partition_point(|other| other.standing.priority <= admitted.standing.priority);
+        self.running.insert(place, admitted);
         true
     }
 
@@ -243,13 +274,14 @@ impl Scheduler {
 
     /// Lets the runner know, if it ever heard of the sequence, that it can forget it.
     fn retire(&mut self, sequence: &Sequence) {
+        self.waiting.leave(sequence.standing.tenant);
         if sequence.planned() {
             self.retired.push(sequence.id);
         }
     }
 
-    /// Where a running sequence is; they are in the order of ids.
+    /// Where a running sequence is.
     fn position(&self, id: SequenceId) -> Option<usize> {
-        self.running.binary_search_by_key(&id, |sequence| sequence.id).ok()
+        self.running.iter().position(|sequence| sequence.id == id)
     }
 }

@@ -6,7 +6,7 @@ use kimi_tokens::TokenId;
 
 use crate::block_pool::BlockPool;
 use crate::prefix::{BlockKey, KeyChain};
-use crate::{BlockId, FinishReason, Finished, Limits, PlanEntry, SequenceId, SequencePrompt};
+use crate::{BlockId, FinishReason, Finished, PlanEntry, SequenceId, SequenceRequest, Standing};
 
 /// A sequence between `add` and its end.
 ///
@@ -18,6 +18,7 @@ use crate::{BlockId, FinishReason, Finished, Limits, PlanEntry, SequenceId, Sequ
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) id: SequenceId,
+    pub(crate) standing: Standing,
     tokens: Vec<TokenId>,
     prompt_tokens: usize,
     /// Generated tokens at which the sequence ends, the context limit already applied.
@@ -39,23 +40,20 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence with nothing computed. `prompt` is shorter than `context_limit`.
-    pub(crate) fn new(
-        id: SequenceId,
-        prompt: SequencePrompt<'_>,
-        limits: Limits,
-        context_limit: usize,
-    ) -> Self {
-        let prompt_tokens = prompt.tokens.len();
+    /// A sequence with nothing computed. Its prompt is shorter than `context_limit`.
+    pub(crate) fn new(id: SequenceId, request: SequenceRequest<'_>, context_limit: usize) -> Self {
+        let SequenceRequest { tokens, limits, standing, scope } = request;
+        let prompt_tokens = tokens.len();
         Self {
             id,
-            tokens: prompt.tokens.to_vec(),
+            standing,
+            tokens: tokens.to_vec(),
             prompt_tokens,
             max_tokens: limits.max_tokens.clamp(1, context_limit - prompt_tokens),
             stop_tokens: limits.stop_tokens,
             computed: 0,
             blocks: Vec::new(),
-            keys: prompt.scope.map(KeyChain::new),
+            keys: scope.map(KeyChain::new),
             published: 0,
             cached_tokens: 0,
             table: Arc::default(),
@@ -127,8 +125,8 @@ impl Sequence {
         let full = self.computed / block_size;
         let Some(keys) = self.keys.as_mut().filter(|_| full > self.published) else { return };
         let keys = keys.first(full, &self.tokens, block_size);
-        for block in self.published..full {
-            pool.publish(self.blocks[block], keys[block]);
+        for (block, key) in self.blocks.iter().zip(keys).skip(self.published) {
+            pool.publish(*block, *key);
         }
         self.published = full;
     }

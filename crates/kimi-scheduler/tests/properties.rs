@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kimi_scheduler::{
     CacheScope, FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
-    SequencePrompt, SequenceUpdate, StepPlan,
+    SequenceRequest, SequenceUpdate, Standing, StepPlan, Tenant,
 };
 use kimi_tokens::TokenId;
 use proptest::prelude::*;
@@ -19,12 +19,14 @@ struct Request {
     prompt: Vec<TokenId>,
     limits: Limits,
     fate: Fate,
+    standing: Standing,
     scope: Option<CacheScope>,
 }
 
 impl Request {
-    fn prompt(&self) -> SequencePrompt<'_> {
-        SequencePrompt { tokens: &self.prompt, scope: self.scope }
+    fn sequence(&self) -> SequenceRequest<'_> {
+        let Self { prompt, limits, standing, scope, .. } = self;
+        SequenceRequest { tokens: prompt, limits: limits.clone(), standing: *standing, scope: *scope }
     }
 }
 
@@ -185,7 +187,7 @@ fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Reco
     let last_event = requests.iter().map(|request| request.arrival + 40).max().unwrap_or(0);
     for now in 0.. {
         for (id, request) in requests.iter().enumerate().filter(|(_, request)| request.arrival == now) {
-            let added = scheduler.add(SequenceId(id as u64), request.prompt(), request.limits.clone());
+            let added = scheduler.add(SequenceId(id as u64), request.sequence());
             if added.is_err() {
                 record.rejected.insert(id as u64);
             }
@@ -221,8 +223,8 @@ fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Reco
     }
     assert_eq!(scheduler.load().blocks_free, config.block_count, "blocks leaked");
     // The next plan, whatever it is, tells who ended last.
-    let last = SequencePrompt { tokens: &[1], scope: None };
-    scheduler.add(SequenceId(requests.len() as u64), last, Limits::default()).expect("one token always fits");
+    let last = SequenceRequest { tokens: &[1], ..SequenceRequest::default() };
+    scheduler.add(SequenceId(requests.len() as u64), last).expect("one token always fits");
     record.retired.extend(scheduler.plan_step().retired);
     record
 }
@@ -233,7 +235,6 @@ fn scheduler_state_is_sound(scheduler: &Scheduler, plan: &StepPlan, config: Sche
     assert!(tokens <= config.max_batch_tokens, "the plan breaks the token budget");
     assert!(plan.entries.len() <= config.max_sequences, "the plan has too many sequences");
     assert!(plan.entries.iter().all(|entry| !entry.tokens.is_empty()), "an entry computes nothing");
-    assert!(plan.entries.is_sorted_by_key(|entry| entry.sequence), "entries are out of arrival order");
 }
 
 fn any_config() -> impl Strategy<Value = SchedulerConfig> {
@@ -261,10 +262,15 @@ fn any_request() -> impl Strategy<Value = Request> {
         0.8,
         prop_oneof![3 => Just(CacheScope([1; 32])), 1 => Just(CacheScope([2; 32]))],
     );
+    let standing = (prop_oneof![3 => Just(0), 1 => Just(-1), 1 => Just(1)], 0..3_u64)
+        .prop_map(|(priority, tenant)| Standing { priority, tenant: Tenant(tenant) });
     let text = (prop::collection::vec(token, 0..20), 1..16_usize, stop_tokens);
-    (0..12_usize, text, fate, scope).prop_map(|(arrival, (prompt, max_tokens, stop_tokens), fate, scope)| {
-        Request { arrival, prompt, limits: Limits { max_tokens, stop_tokens }, fate, scope }
-    })
+    (0..12_usize, text, fate, standing, scope).prop_map(
+        |(arrival, (prompt, max_tokens, stop_tokens), fate, standing, scope)| {
+            let limits = Limits { max_tokens, stop_tokens };
+            Request { arrival, prompt, limits, fate, standing, scope }
+        },
+    )
 }
 
 fn any_load() -> impl Strategy<Value = Vec<Request>> {
@@ -274,13 +280,16 @@ fn any_load() -> impl Strategy<Value = Vec<Request>> {
     })
 }
 
-/// Steps within which a load must end. The oldest sequence always gets the first share of the budget and all the blocks it
-/// needs, so at worst requests run one after the other: a request's prompt, and its text once more should it have been
-/// preempted, takes `ceil(tokens / budget)` steps, and each of its tokens one more.
+/// Steps within which a load must end. The first of the running sequences always gets the first share of the budget and
+/// all the blocks it needs, so at worst requests run one after the other: a request's prompt, and its text once more should
+/// it have been preempted, takes `ceil(tokens / budget)` steps, and each of its tokens one more. Each more urgent request
+/// may make it start over.
 fn step_limit(config: SchedulerConfig, requests: &[Request]) -> usize {
     let steps = |request: &Request| {
         let longest = (request.prompt.len() + request.limits.max_tokens).min(config.context_limit());
-        longest.div_ceil(config.max_batch_tokens) + request.limits.max_tokens
+        let urgent = |other: &&Request| other.standing.priority < request.standing.priority;
+        let starts = 1 + requests.iter().filter(urgent).count();
+        longest.div_ceil(config.max_batch_tokens) * starts + request.limits.max_tokens
     };
     requests.iter().map(steps).sum()
 }
@@ -292,10 +301,15 @@ proptest! {
     fn any_load_gets_the_text_it_would_get_alone(config in any_config(), requests in any_load()) {
         let record = run(config, &requests, step_limit(config, &requests));
 
-        prop_assert!(record.admitted.is_sorted(), "admission is not first come, first served: {:?}", record.admitted);
-        let mut retired = record.retired.clone();
+        let standing = |id: &SequenceId| requests[id.0 as usize].standing;
+        for first in &record.admitted {
+            let equals = record.admitted.iter().filter(|id| standing(id) == standing(first));
+            prop_assert!(equals.is_sorted(), "equals are not first come, first served: {:?}", record.admitted);
+        }
+        let (mut retired, mut admitted) = (record.retired.clone(), record.admitted.clone());
         retired.sort();
-        prop_assert_eq!(&retired, &record.admitted, "everyone who was planned is retired once");
+        admitted.sort();
+        prop_assert_eq!(&retired, &admitted, "everyone who was planned is retired once");
 
         for (id, request) in (0_u64..).zip(&requests) {
             let limit = config.max_prompt_tokens();
@@ -330,9 +344,9 @@ fn rejections_name_the_limit() {
         max_context: 100,
     };
     let mut scheduler = Scheduler::new(config);
-    let prompt = |tokens| SequencePrompt { tokens, scope: None };
-    assert_eq!(scheduler.add(SequenceId(0), prompt(&[]), Limits::default()), Err(Rejection::Empty));
-    let too_long = scheduler.add(SequenceId(1), prompt(&[0; 8]), Limits::default());
+    let prompt = |tokens| SequenceRequest { tokens, ..SequenceRequest::default() };
+    assert_eq!(scheduler.add(SequenceId(0), prompt(&[])), Err(Rejection::Empty));
+    let too_long = scheduler.add(SequenceId(1), prompt(&[0; 8]));
     assert_eq!(too_long, Err(Rejection::TooLong { prompt_tokens: 8, limit: 7 }));
-    assert_eq!(scheduler.add(SequenceId(2), prompt(&[0; 7]), Limits::default()), Ok(()));
+    assert_eq!(scheduler.add(SequenceId(2), prompt(&[0; 7])), Ok(()));
 }

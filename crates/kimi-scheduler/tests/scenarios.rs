@@ -1,7 +1,8 @@
 //! Plans written out, for the cases a reader asks about.
 
 use kimi_scheduler::{
-    CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequencePrompt, StepPlan,
+    CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequenceRequest, Standing, StepPlan,
+    Tenant,
 };
 
 fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
@@ -21,9 +22,13 @@ fn add(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens: usize
 /// Tokens 0, 1, 2 and so on, found and left in the prefix cache of tenant `scope`.
 fn add_scoped(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens: usize, scope: Option<u8>) {
     let tokens: Vec<u32> = (0..prompt_tokens).collect();
-    let limits = Limits { max_tokens, stop_tokens: vec![] };
-    let prompt = SequencePrompt { tokens: &tokens, scope: scope.map(|byte| CacheScope([byte; 32])) };
-    scheduler.add(SequenceId(id), prompt, limits).expect("the prompt fits");
+    let request = SequenceRequest {
+        tokens: &tokens,
+        limits: Limits { max_tokens, stop_tokens: vec![] },
+        scope: scope.map(|byte| CacheScope([byte; 32])),
+        ..SequenceRequest::default()
+    };
+    scheduler.add(SequenceId(id), request).expect("the prompt fits");
 }
 
 /// One step in which every sample is token 9. Each entry as `id start..end (blocks)`, `*` when it samples; then `-id` for
@@ -191,4 +196,49 @@ fn blocks_behind_broken_logits_are_not_found_again() {
     scheduler.check_invariants();
     add_scoped(&mut scheduler, 1, 5, 1, Some(1));
     assert_eq!(step(&mut scheduler), "1 0..5* (3), -0");
+}
+
+/// A request of 4 tokens that generates 2, for a tenant, with a priority.
+fn add_standing(scheduler: &mut Scheduler, id: u64, tenant: u64, priority: i32) {
+    let request = SequenceRequest {
+        tokens: &[1, 2, 3, 4],
+        limits: Limits { max_tokens: 2, stop_tokens: vec![] },
+        standing: Standing { priority, tenant: Tenant(tenant) },
+        scope: None,
+    };
+    scheduler.add(SequenceId(id), request).expect("the prompt fits");
+}
+
+#[test]
+fn a_flood_of_one_tenant_does_not_hold_up_another() {
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        block_size: 2,
+        block_count: 16,
+        max_batch_tokens: 8,
+        max_sequences: 1,
+        max_context: 64,
+    });
+    for (id, tenant) in [1, 1, 1, 1, 2, 2, 2, 3].into_iter().enumerate() {
+        add_standing(&mut scheduler, id as u64, tenant, 0);
+    }
+    let mut order = Vec::new();
+    while scheduler.load().waiting > 0 {
+        // Two steps each: the prompt, then one token.
+        order.push(step(&mut scheduler).split(' ').next().map(str::to_owned).expect("an entry"));
+        step(&mut scheduler);
+    }
+    assert_eq!(order, ["0", "4", "7", "1", "5", "2", "6", "3"], "equal accounts: the earlier arrival");
+}
+
+#[test]
+fn the_urgent_take_the_place_of_the_patient() {
+    let mut scheduler = scheduler(6, 16);
+    add_standing(&mut scheduler, 0, 0, 5);
+    add_standing(&mut scheduler, 1, 0, 5);
+    assert_eq!(step(&mut scheduler), "0 0..4* (2), 1 0..4* (2)");
+    add_standing(&mut scheduler, 2, 0, 0);
+    assert_eq!(step(&mut scheduler), "2 0..4* (2), 0 4..5* (3)", "1 arrived last and is preempted");
+    assert_eq!(step(&mut scheduler), "2 4..5* (3), -0");
+    assert_eq!(step(&mut scheduler), "1 0..5* (3), -2");
+    assert_eq!(scheduler.load().preemptions, 1);
 }

@@ -37,6 +37,7 @@ pub(crate) async fn answer(
         stop_tokens: loaded.markers.stop_tokens().to_vec(),
         logprobs: None,
         cache_scope: None,
+        standing: kimi_engine::Standing::default(),
     })?;
 
     let mut answer = Answer::default();
