@@ -5,13 +5,12 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kimi_scheduler::{
-    Limits, Load, Sample, Scheduler, SequenceId, SequenceRequest, SequenceUpdate, StepPlan,
-};
+use kimi_scheduler::{Limits, Sample, Scheduler, SequenceId, SequenceRequest, SequenceUpdate, StepPlan};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use crate::handle::{Message, Submission};
+use crate::drain_rate::DrainRate;
+use crate::handle::{Message, Status, Submission};
 use crate::live_request::LiveRequest;
 use crate::metrics::EngineMetrics;
 use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
@@ -27,7 +26,8 @@ pub(crate) struct Engine {
     /// Ends once the requests it has are done.
     pub(crate) draining: bool,
     pub(crate) aborted: bool,
-    pub(crate) load: watch::Sender<Load>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) drain_rate: DrainRate,
     pub(crate) metrics: Arc<EngineMetrics>,
 }
 
@@ -132,6 +132,10 @@ impl Engine {
             .collect();
         let updates = self.scheduler.commit(plan, &samples);
         let now = Instant::now();
+        let ended =
+            updates.iter().filter(|update| !matches!(update, SequenceUpdate::Appended { .. })).count();
+        let waiting = self.scheduler.load().waiting > 0;
+        (0..ended).for_each(|_| self.drain_rate.ended(now, waiting));
         for ((id, result), update) in output.sampled.into_iter().zip(updates) {
             let Entry::Occupied(mut request) = self.live.entry(id) else { continue };
             match result {
@@ -150,7 +154,7 @@ impl Engine {
     /// Lets the handles see how busy it is.
     fn publish_load(&self) {
         let load = self.scheduler.load();
-        self.load.send_replace(load);
+        self.status.send_replace(Status { load, drain_rate: self.drain_rate });
         self.metrics.show(load);
     }
 

@@ -1,5 +1,7 @@
 //! What can go wrong between a request and its tokens.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// The engine did not take the request.
@@ -10,6 +12,8 @@ pub enum SubmitError {
     Busy {
         /// Requests that wait.
         queued: usize,
+        /// When the queue will have drained, as fast as requests ended lately. At least a second.
+        retry_after: Duration,
     },
     /// The server is shutting down or the engine has died.
     #[error("the server is stopping and takes no new requests")]

@@ -7,6 +7,7 @@ use kimi_scheduler::Load;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
 use tracing::Span;
 
+use crate::drain_rate::DrainRate;
 use crate::metrics::{EngineMetrics, Outcome};
 use crate::{EngineLimits, GenerateRequest, GenerationStream, SubmitError, TokenEvent};
 
@@ -20,10 +21,17 @@ pub struct EngineHandle {
     pub(crate) slots: Arc<Semaphore>,
     /// How many permits there are in all.
     pub(crate) capacity: usize,
-    pub(crate) load: watch::Receiver<Load>,
+    pub(crate) status: watch::Receiver<Status>,
     pub(crate) state: Arc<watch::Sender<EngineState>>,
     pub(crate) limits: EngineLimits,
     pub(crate) metrics: Arc<EngineMetrics>,
+}
+
+/// What the engine thread tells its handles at every step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) load: Load,
+    pub(crate) drain_rate: DrainRate,
 }
 
 /// What reaches the engine thread.
@@ -81,9 +89,7 @@ impl EngineHandle {
         }
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|error| match error {
             TryAcquireError::Closed => SubmitError::Stopping,
-            TryAcquireError::NoPermits => {
-                SubmitError::Busy { queued: self.capacity.saturating_sub(self.load().running) }
-            }
+            TryAcquireError::NoPermits => self.busy(),
         })?;
         let (sender, events) = mpsc::unbounded_channel();
         let submission =
@@ -92,9 +98,15 @@ impl EngineHandle {
         Ok(GenerationStream { events })
     }
 
+    fn busy(&self) -> SubmitError {
+        let Status { load, drain_rate } = *self.status.borrow();
+        let queued = self.capacity.saturating_sub(load.running);
+        SubmitError::Busy { queued, retry_after: drain_rate.time_for(queued) }
+    }
+
     /// How busy the engine was at its last step.
     pub fn load(&self) -> Load {
-        *self.load.borrow()
+        self.status.borrow().load
     }
 
     /// How long a request may be.

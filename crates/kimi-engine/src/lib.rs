@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod drain_rate;
 mod engine_loop;
 mod error;
 mod fake_runner;

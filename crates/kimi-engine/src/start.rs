@@ -10,7 +10,9 @@ use kimi_scheduler::Scheduler;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{error, info};
 
+use crate::drain_rate::DrainRate;
 use crate::engine_loop::Engine;
+use crate::handle::Status;
 use crate::metrics::EngineMetrics;
 use crate::{EngineConfig, EngineHandle, EngineState, ModelRunner, RunnerError};
 
@@ -23,7 +25,8 @@ use crate::{EngineConfig, EngineHandle, EngineState, ModelRunner, RunnerError};
 pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandle, EngineThread) {
     let (inbox, messages) = mpsc::unbounded_channel();
     let scheduler = Scheduler::new(config.scheduler);
-    let (load_sender, load) = watch::channel(scheduler.load());
+    let first = Status { load: scheduler.load(), ..Status::default() };
+    let (status_sender, status) = watch::channel(first);
     let (state_sender, state) = watch::channel(EngineState::Serving);
     let state_sender = Arc::new(state_sender);
     let metrics = Arc::new(EngineMetrics::new());
@@ -32,7 +35,7 @@ pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandl
         inbox,
         slots: Arc::new(Semaphore::new(capacity)),
         capacity,
-        load,
+        status,
         state: Arc::clone(&state_sender),
         limits: config.limits(),
         metrics: Arc::clone(&metrics),
@@ -45,7 +48,8 @@ pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandl
         next_id: 0,
         draining: false,
         aborted: false,
-        load: load_sender,
+        status: status_sender,
+        drain_rate: DrainRate::default(),
         metrics,
     };
     let slots = Arc::clone(&handle.slots);

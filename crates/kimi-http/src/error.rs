@@ -1,6 +1,7 @@
 //! The one error a client can see: a status, a class for programs, a sentence for people.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,8 +10,6 @@ use kimi_api::{ErrorBody, ErrorDetail};
 use kimi_chat::PromptError;
 use kimi_engine::{EngineFailure, SubmitError};
 
-/// Seconds after which a client may try again when the queue is full.
-const RETRY_WHEN_BUSY: u64 = 1;
 /// Seconds after which a client may try again when the model is loading or the server stops.
 const RETRY_WHEN_UNAVAILABLE: u64 = 5;
 
@@ -89,10 +88,10 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
     }
 
-    /// 429: the queue is full.
-    pub fn overloaded(message: impl Into<String>) -> Self {
+    /// 429: the queue is full, for about as long as `retry_after`.
+    pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "engine_overloaded_error", message);
-        Self { retry_after: Some(RETRY_WHEN_BUSY), ..error }
+        Self { retry_after: Some(retry_after.as_secs().max(1)), ..error }
     }
 
     /// 500: our fault. The text names the request so that the operator finds it in the log, and nothing internal.
@@ -110,8 +109,8 @@ impl ApiError {
     /// The engine did not take the request. `context` is the most tokens a prompt and its answer may have.
     pub(crate) fn from_submit(error: &SubmitError, context: usize) -> Self {
         match error {
-            SubmitError::Busy { .. } => {
-                Self::overloaded(format!("The engine is currently overloaded: {error}"))
+            SubmitError::Busy { retry_after, .. } => {
+                Self::overloaded(format!("The engine is currently overloaded: {error}"), *retry_after)
             }
             SubmitError::Stopping => Self::unavailable("The server is stopping and takes no new requests"),
             SubmitError::TooLong { prompt_tokens, .. } => Self::context_overflow(context, *prompt_tokens),
