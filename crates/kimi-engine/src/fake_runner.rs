@@ -1,5 +1,7 @@
 //! A runner without a model: for tests of everything above it, and for `serve --fake`.
 
+mod answer;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
@@ -8,16 +10,15 @@ use std::time::{Duration, Instant};
 use kimi_scheduler::{PlanEntry, SequenceId};
 use kimi_tokens::TokenId;
 
-use crate::{
-    EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput, TokenLogprobs,
-};
+pub use self::answer::{FakeAnswer, FakeFailure, FakeFailureKind, FakeTokens};
+use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput};
 
 /// Answers with tokens that depend on the request alone, never on what else is in the batch.
 ///
 /// It also keeps watch over the plans it is given: an unknown sequence, a hole in the computed positions or a sample before
 /// the prompt is complete is a [`RunnerError`].
 pub struct FakeRunner {
-    answer: Box<dyn FnMut(&NewSequence) -> Answer + Send>,
+    answer: Box<dyn FnMut(&NewSequence) -> FakeAnswer + Send>,
     step_time: Duration,
     /// `(n-th new sequence, after so many tokens)`.
     non_finite: Vec<(usize, usize)>,
@@ -29,22 +30,13 @@ pub struct FakeRunner {
     submitted: Option<(Arc<StepBatch>, Instant)>,
 }
 
-/// Where a sequence's tokens come from.
-enum Answer {
-    /// These, then the last one again and again.
-    Script(Vec<TokenId>),
-    /// A hash of the request and the number of tokens so far, below the vocabulary size.
-    Hash { state: u64, vocabulary_size: u32 },
-}
-
 /// What the fake keeps for a sequence, from its first plan until it is retired.
 struct FakeSequence {
-    answer: Answer,
+    answer: FakeAnswer,
     logprobs: Option<usize>,
     prompt_tokens: usize,
     generated: usize,
     computed: usize,
-    fails_after: Option<usize>,
 }
 
 impl FakeRunner {
@@ -54,10 +46,9 @@ impl FakeRunner {
     /// When `vocabulary_size` is 0.
     pub fn hashed(vocabulary_size: u32) -> Self {
         assert!(vocabulary_size > 0, "a vocabulary has at least one token");
-        Self::new(move |new| {
-            let state =
-                new.prompt.iter().fold(new.sampling.seed, |state, token| mix(state ^ u64::from(*token)));
-            Answer::Hash { state, vocabulary_size }
+        Self::playing(move |new| {
+            let state = Self::hash(new.sampling.seed, &new.prompt);
+            FakeAnswer::from_tokens(FakeTokens::Hash { state, vocabulary_size })
         })
     }
 
@@ -74,10 +65,11 @@ impl FakeRunner {
 
     /// Like [`scripted`](Self::scripted), with a script chosen from the request.
     pub fn answering(mut answer: impl FnMut(&NewSequence) -> Vec<TokenId> + Send + 'static) -> Self {
-        Self::new(move |new| Answer::Script(answer(new)))
+        Self::playing(move |new| FakeAnswer::script(answer(new)))
     }
 
-    fn new(answer: impl FnMut(&NewSequence) -> Answer + Send + 'static) -> Self {
+    /// Says whatever is decided for each request, at its pace and with its failure.
+    pub fn playing(answer: impl FnMut(&NewSequence) -> FakeAnswer + Send + 'static) -> Self {
         Self {
             answer: Box::new(answer),
             step_time: Duration::ZERO,
@@ -88,6 +80,11 @@ impl FakeRunner {
             steps_seen: 0,
             submitted: None,
         }
+    }
+
+    /// What [`hashed`](Self::hashed) derives tokens from: equal seeds and tokens give equal states.
+    pub fn hash(seed: u64, tokens: &[TokenId]) -> u64 {
+        answer::hash(seed, tokens)
     }
 
     /// Every step takes this long.
@@ -114,17 +111,17 @@ impl FakeRunner {
     fn introduce(&mut self, new: &NewSequence) {
         let nth = self.sequences_seen;
         self.sequences_seen += 1;
+        let mut answer = (self.answer)(new);
+        if let Some((_, after_tokens)) = self.non_finite.iter().find(|(sequence, _)| *sequence == nth) {
+            let kind = FakeFailureKind::NonFinite;
+            answer.failure = Some(FakeFailure { after_tokens: *after_tokens, kind });
+        }
         let sequence = FakeSequence {
-            answer: (self.answer)(new),
+            answer,
             logprobs: new.logprobs,
             prompt_tokens: new.prompt.len(),
             generated: 0,
             computed: 0,
-            fails_after: self
-                .non_finite
-                .iter()
-                .find(|(sequence, _)| *sequence == nth)
-                .map(|(_, after)| *after),
         };
         self.sequences.insert(new.id, sequence);
     }
@@ -155,14 +152,16 @@ impl ModelRunner for FakeRunner {
             self.introduce(new);
         }
         let mut sampled = Vec::new();
+        let mut step_time = self.step_time;
         for entry in &batch.plan.entries {
             let id = entry.sequence;
             let sequence = self.sequences.get_mut(&id).ok_or_else(|| broken(id, "is planned but unknown"))?;
             if sequence.run(entry)? {
-                sampled.push((id, sequence.sample()));
+                step_time = step_time.max(sequence.answer.time_of(sequence.generated));
+                sampled.push((id, sequence.sample()?));
             }
         }
-        thread::sleep(self.step_time.saturating_sub(started.elapsed()));
+        thread::sleep(step_time.saturating_sub(started.elapsed()));
         Ok(StepOutput { sampled })
     }
 }
@@ -183,42 +182,21 @@ impl FakeSequence {
         Ok(entry.samples)
     }
 
-    fn sample(&mut self) -> Result<SampledToken, EngineFailure> {
-        if self.fails_after == Some(self.generated) {
-            return Err(EngineFailure::NonFiniteLogits);
+    /// The next token, or what the answer breaks off with.
+    ///
+    /// # Panics
+    /// On order.
+    fn sample(&mut self) -> Result<Result<SampledToken, EngineFailure>, RunnerError> {
+        match self.answer.failure_at(self.generated) {
+            Some(FakeFailureKind::NonFinite) => return Ok(Err(EngineFailure::NonFiniteLogits)),
+            Some(FakeFailureKind::Step(message)) => return Err(RunnerError(message.clone())),
+            Some(FakeFailureKind::Panic(message)) => panic!("{message}"),
+            None => {}
         }
-        let id = self.answer.token(self.generated);
+        let id = self.answer.tokens.token(self.generated);
         self.generated += 1;
-        Ok(SampledToken { id, logprobs: self.logprobs.map(|count| Arc::new(fake_logprobs(id, count))) })
+        Ok(Ok(SampledToken { id, logprobs: self.logprobs.map(|count| answer::logprobs(id, count)) }))
     }
-}
-
-impl Answer {
-    /// The token with this index.
-    fn token(&self, index: usize) -> TokenId {
-        match self {
-            Self::Script(script) => script.get(index).or(script.last()).copied().unwrap_or_default(),
-            Self::Hash { state, vocabulary_size } => {
-                (mix(state.wrapping_add(index as u64)) % u64::from(*vocabulary_size)) as TokenId
-            }
-        }
-    }
-}
-
-/// The sampled token at -0.25 and then the smallest other ids, each one less likely.
-fn fake_logprobs(sampled: TokenId, count: usize) -> TokenLogprobs {
-    let others = (0..).filter(|id| *id != sampled);
-    let ids = std::iter::once(sampled).chain(others).take(count);
-    let top = ids.enumerate().map(|(rank, id)| (id, -0.25 - rank as f32)).collect();
-    TokenLogprobs { sampled: -0.25, top }
-}
-
-/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014): spreads every input bit over the output.
-fn mix(state: u64) -> u64 {
-    let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
 }
 
 fn broken(sequence: SequenceId, what: &str) -> RunnerError {

@@ -15,7 +15,7 @@ mod stream;
 
 pub use config::{EngineConfig, EngineLimits};
 pub use error::{EngineFailure, SubmitError};
-pub use fake_runner::FakeRunner;
+pub use fake_runner::{FakeAnswer, FakeFailure, FakeFailureKind, FakeRunner, FakeTokens};
 pub use handle::{EngineHandle, EngineState};
 pub use kimi_scheduler::{CacheScope, FinishReason, Finished, Load, SchedulerConfig, Standing, Tenant};
 pub use request::{GenerateRequest, Sampling};

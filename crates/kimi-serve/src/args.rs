@@ -98,6 +98,10 @@ pub(crate) struct ServeArgs {
     /// Seconds that running requests get to finish after SIGTERM.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) grace: u64,
+    /// Say what a script tells instead of loading a model: a JSON file (see crates/kimi-serve/README.md), or `hash` for
+    /// words derived from the prompt. For testing clients.
+    #[arg(long, value_name = "FILE|hash", hide_short_help = true)]
+    pub(crate) fake: Option<String>,
     /// How the log is written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

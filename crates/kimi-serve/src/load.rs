@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Positions in one cache block.
-const BLOCK_SIZE: usize = 16;
+pub(crate) const BLOCK_SIZE: usize = 16;
 
 /// A model that answers.
 pub(crate) struct Loaded {

@@ -4,6 +4,7 @@ mod answer;
 mod args;
 mod commands;
 mod config;
+mod fake;
 mod load;
 mod nano;
 mod progress;

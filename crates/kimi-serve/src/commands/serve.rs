@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::{
     args::{LogFormat, ServeArgs},
-    config, load,
+    config, fake, load,
     progress::Progress,
 };
 
@@ -74,18 +74,10 @@ async fn live(app: App, args: ServeArgs, address: String, stop: oneshot::Sender<
 }
 
 fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
-    let loaded = load::load(&args.model, &args.engine, {
-        let app = app.clone();
-        // `/health` tells the same as the terminal.
-        let progress = Mutex::new(Progress::start("loading"));
-        move |phase, bytes_done, bytes_total| {
-            app.loading(LoadProgress { phase: phase.to_owned(), bytes_done, bytes_total });
-            if let Ok(mut progress) = progress.lock() {
-                progress.part(phase);
-                progress.set(bytes_done, bytes_total);
-            }
-        }
-    })?;
+    let loaded = match &args.fake {
+        Some(script) => fake::load(&args.model, &args.engine, script)?,
+        None => load::load(&args.model, &args.engine, report_to(app.clone()))?,
+    };
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
     let mut names = args.served_model_name.clone();
     names.push(loaded.name.clone());
@@ -97,6 +89,18 @@ fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
         model: ModelCard { names, owned_by: "moonshot".to_owned(), created },
     });
     Ok(loaded.thread)
+}
+
+/// Tells `/health` and the terminal how far loading is.
+fn report_to(app: App) -> impl Fn(&str, u64, u64) + Send + Sync + 'static {
+    let progress = Mutex::new(Progress::start("loading"));
+    move |phase, bytes_done, bytes_total| {
+        app.loading(LoadProgress { phase: phase.to_owned(), bytes_done, bytes_total });
+        if let Ok(mut progress) = progress.lock() {
+            progress.part(phase);
+            progress.set(bytes_done, bytes_total);
+        }
+    }
 }
 
 /// Resolves on SIGTERM or Ctrl-C.
