@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// What a refused client is told when nothing has ended yet.
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// Nobody is told to come back sooner or later than this.
-const RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// The share of the newest interval in the average: the last dozen or so count.
 const NEWEST: f64 = 0.1;
 
