@@ -71,11 +71,11 @@ class Gen(random.Random):
 
     # ---- values
     def invented(self):
-        """A made-up word such as Zorvik. Training also glues vocabulary pieces, so that every token is copied sometimes."""
+        """A made-up word such as Zorvik. Training also glues vocabulary pieces and letters, so that it copies anything."""
         def make():
             if self.split == "train" and self.random() < 0.35:
                 return "".join(self.choice(pieces()) for _ in range(self.choice([1, 1, 2, 2, 3]))).capitalize()
-            if self.random() < 0.3:
+            if self.split == "train" and self.random() < 0.3:
                 return "".join(self.choice(string.ascii_lowercase) for _ in range(self.randint(3, 8))).capitalize()
             out = "".join(self.choice("b c d f g h j k l m n p q r s t v w x z br tr kl sh ch th st gr pl".split())
                           + self.choice("a e i o u ai ou ee".split()) for _ in range(self.randint(1, 3)))
