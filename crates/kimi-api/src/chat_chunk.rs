@@ -20,6 +20,9 @@ pub struct ChatCompletionChunk<'a> {
     /// `None`: the key is absent. `Some(None)`: it is `null`, as on all chunks but the last when usage was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<Usage>>,
+    /// On the first chunk: the prompt's token ids, when the request asked for ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<&'a [u32]>,
 }
 
 impl ChatCompletionChunk<'_> {
@@ -42,6 +45,9 @@ pub struct ChunkChoice<'a> {
     /// On the last chunk of the answer: where this API's own clients look for the usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// Tokens generated since the chunk before, when the request asked for ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub token_ids: Vec<u32>,
 }
 
 /// An addition to a message.

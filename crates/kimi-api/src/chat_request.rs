@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::{ChatMessage, ResponseFormat, Tool, ToolChoice, null_as_default};
 
 /// A request as it was sent. No defaults are filled in and no limits are checked here. `null` is the same as absent.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct ChatCompletionRequest {
     /// Which model is asked.
     pub model: String,
@@ -80,6 +80,28 @@ pub struct ChatCompletionRequest {
     pub ignore_eos: Option<bool>,
     /// Do not end before this many tokens.
     pub min_tokens: Option<i64>,
+    /// The stop text or token that ended the answer is part of it.
+    pub include_stop_str_in_output: Option<bool>,
+    /// The answer carries the token ids of the prompt and of itself.
+    pub return_token_ids: Option<bool>,
+    /// The last message, an assistant's, is continued; the same as its `partial`.
+    pub continue_final_message: Option<bool>,
+    /// Whether the prompt opens the model's turn; `false` only together with `continue_final_message`.
+    pub add_generation_prompt: Option<bool>,
+    /// Names the session, as a hint where its prefix may be cached.
+    pub prompt_cache_key: Option<IgnoredAny>,
+    /// Requests share cached prefixes only with those of the same salt.
+    pub cache_salt: Option<String>,
+    /// Requests with a lower number go first.
+    pub priority: Option<i64>,
+    /// Names the end user for the tracing of abuse; never logged.
+    pub safety_identifier: Option<IgnoredAny>,
+    /// The predecessor of `safety_identifier`.
+    pub user: Option<IgnoredAny>,
+    /// What the answer probably says, a hint for speed.
+    pub prediction: Option<IgnoredAny>,
+    /// Labels for the client's own use.
+    pub metadata: Option<IgnoredAny>,
     /// Asks for a swarm of agents; not a feature of the model.
     pub agent: Option<IgnoredAny>,
     /// The predecessor of `tools`.

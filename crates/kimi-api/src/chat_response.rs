@@ -17,8 +17,11 @@ pub struct ChatCompletion {
     pub model: String,
     /// One entry for each answer asked for.
     pub choices: Vec<ChatChoice>,
-    /// What it cost.
+    /// What it cost: the prompt once, all answers together.
     pub usage: Usage,
+    /// The prompt's token ids, when the request asked for ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_token_ids: Option<Vec<u32>>,
 }
 
 impl ChatCompletion {
@@ -38,6 +41,9 @@ pub struct ChatChoice {
     pub logprobs: Option<ChoiceLogprobs>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// Every token that was generated, markers and the end token included, when the request asked for ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_ids: Option<Vec<u32>>,
 }
 
 /// The assistant's message of a whole answer.
@@ -117,6 +123,19 @@ impl Usage {
             prompt_tokens_details: PromptTokensDetails { cached_tokens },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
+    }
+
+    /// Adds the cost of another answer; `prompt` says whether it had a prompt of its own, or shared one that is counted.
+    pub fn add(&mut self, other: Self, prompt: bool) {
+        let (prompt_tokens, cached_tokens) =
+            if prompt { (other.prompt_tokens, other.cached_tokens) } else { (0, 0) };
+        *self = Self::new(
+            self.prompt_tokens + prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + cached_tokens,
+            self.completion_tokens_details.reasoning_tokens
+                + other.completion_tokens_details.reasoning_tokens,
+        );
     }
 }
 

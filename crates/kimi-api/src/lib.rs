@@ -1,15 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod account;
 mod chat_chunk;
 mod chat_request;
 mod chat_response;
+mod completion;
 mod error;
 mod message;
 mod model_list;
+mod server_info;
+mod tokenize;
 mod tool;
 
 use serde::{Deserialize, Deserializer};
 
+pub use account::{Balance, BalanceResponse};
 pub use chat_chunk::{ChatCompletionChunk, ChunkChoice, Delta, FunctionDelta, ToolCallDelta};
 pub use chat_request::{
     ChatCompletionRequest, ChatTemplateKwargs, Reasoning, ReasoningEffort, StopSequences, StreamOptions,
@@ -19,11 +24,18 @@ pub use chat_response::{
     AnswerMessage, ChatChoice, ChatCompletion, ChoiceLogprobs, CompletionTokensDetails, FinishReason,
     PromptTokensDetails, TokenLogprob, TopLogprob, Usage,
 };
+pub use completion::{
+    Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompts, TextOrTokens,
+};
 pub use error::{ErrorBody, ErrorDetail};
 pub use message::{
     Arguments, ChatMessage, Content, FunctionCall, MediaUrl, Part, Role, ToolCall, ToolCallKind,
 };
 pub use model_list::{Model, ModelList};
+pub use server_info::{LoadInfo, VersionInfo};
+pub use tokenize::{
+    DetokenizeRequest, DetokenizeResponse, TokenEstimate, TokenizeRequest, TokenizeResponse, TotalTokens,
+};
 pub use tool::{FunctionDefinition, ResponseFormat, ResponseFormatKind, Tool, ToolChoice, ToolKind};
 
 /// Reads `null` as the type's default, since clients send `null` for "not set".

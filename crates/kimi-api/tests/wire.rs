@@ -131,8 +131,10 @@ fn a_whole_answer() {
             },
             logprobs: None,
             finish_reason: FinishReason::ToolCalls,
+            token_ids: None,
         }],
         usage: Usage::new(3, 2, 1, 1),
+        prompt_token_ids: None,
     };
     assert_eq!(
         to_value(&answer).unwrap(),
@@ -155,6 +157,7 @@ fn chunks_say_only_what_is_new() {
             model: "m",
             choices,
             usage,
+            prompt_token_ids: None,
         };
         to_string(&chunk).unwrap()
     };

@@ -80,8 +80,3 @@ impl Conversation {
 pub(crate) fn has_content(message: &ChatMessage) -> bool {
     message.content.as_ref().is_some_and(|content: &Content| !content.is_empty())
 }
-
-/// The echoed reasoning. Like the template, `reasoning` goes before `reasoning_content`.
-pub(crate) fn reasoning(message: &ChatMessage) -> &str {
-    message.reasoning.as_deref().or(message.reasoning_content.as_deref()).unwrap_or_default()
-}

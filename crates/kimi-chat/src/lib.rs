@@ -12,7 +12,9 @@ mod tool_declarations;
 mod vocabulary;
 
 pub use conversation::{Conversation, OutputStart};
-pub use output_parser::{OutputEvent, OutputParser, ParsedOutcome, ParserOptions, TokenRole, ToolSignature};
+pub use output_parser::{
+    OutputEvent, OutputParser, ParsedOutcome, ParserOptions, PlainParser, TokenRole, ToolSignature,
+};
 pub use prompt::{PromptError, encode, render};
 pub use special_tokens::{Markers, MediaMarkers};
 pub use stop_strings::StopStrings;

@@ -10,12 +10,14 @@ mod events;
 mod header;
 mod markers;
 mod options;
+mod plain;
 
 use std::sync::Arc;
 
 use kimi_tokens::TokenId;
 
 pub use options::{ParserOptions, ToolSignature};
+pub use plain::PlainParser;
 
 use crate::text_stream::TextStream;
 use crate::{Markers, OutputStart, Vocabulary};

@@ -7,7 +7,7 @@ use kimi_api::{Arguments, ChatMessage, Content, Part, Role};
 use kimi_tokens::{EncodedPrompt, TokenId};
 use serde_json::Value;
 
-use crate::conversation::{has_content, reasoning};
+use crate::conversation::has_content;
 use crate::python_text::{self, Separators};
 use crate::{Conversation, Markers, Vocabulary, tool_call_ids, tool_declarations};
 
@@ -198,7 +198,7 @@ impl<'a> Builder<'a> {
         self.header(message);
         match message.role {
             Role::Assistant => {
-                self.reasoning(if with_reasoning { reasoning(message) } else { "" });
+                self.reasoning(if with_reasoning { message.thoughts().unwrap_or_default() } else { "" });
                 self.content(index, message)?;
                 self.tool_calls(message, ids);
             }
@@ -291,7 +291,8 @@ impl<'a> Builder<'a> {
         conversation: &Conversation,
     ) -> Result<(), PromptError> {
         self.header(message);
-        let thoughts = if conversation.prints_reasoning() { reasoning(message) } else { "" };
+        let thoughts =
+            if conversation.prints_reasoning() { message.thoughts().unwrap_or_default() } else { "" };
         if conversation.thinking && !has_content(message) {
             self.marker(self.markers.think);
             self.text(thoughts);

@@ -2,22 +2,32 @@
 
 use std::sync::Arc;
 
-/// The strings that end an answer. They are not part of it. Cheap to clone.
+/// The strings that end an answer, and whether they are part of it. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StopStrings(Arc<[String]>);
+pub struct StopStrings {
+    strings: Arc<[String]>,
+    included: bool,
+}
 
 impl StopStrings {
-    /// Keeps the non-empty strings.
+    /// Keeps the non-empty strings. They are not part of the answer.
     pub fn new(strings: impl IntoIterator<Item = String>) -> Self {
-        Self(strings.into_iter().filter(|string| !string.is_empty()).collect())
+        let strings = strings.into_iter().filter(|string| !string.is_empty()).collect();
+        Self { strings, included: false }
     }
 
-    /// The first stop string that is complete in `text`: where it starts. The one that ends first counts, as if the
-    /// text came character by character; of those that end together, the longest.
+    /// The same strings; `included` says whether the one that ends an answer is part of it.
+    #[must_use]
+    pub fn included(self, included: bool) -> Self {
+        Self { included, ..self }
+    }
+
+    /// The first stop string that is complete in `text`: where the answer ends. The one that ends first counts, as if
+    /// the text came character by character; of those that end together, the longest.
     fn find(&self, text: &str) -> Option<usize> {
         let matches =
-            self.0.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
-        matches.min().map(|(_, start)| start)
+            self.strings.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
+        matches.min().map(|(end, start)| if self.included { end } else { start })
     }
 
     /// The length of the longest end of `text` that a stop string may still grow from.
@@ -26,7 +36,7 @@ impl StopStrings {
             let prefixes = stop.char_indices().map(|(at, _)| &stop[..at]).rev();
             prefixes.into_iter().find(|prefix| text.ends_with(prefix)).map_or(0, str::len)
         };
-        self.0.iter().map(longest).max().unwrap_or(0)
+        self.strings.iter().map(longest).max().unwrap_or(0)
     }
 }
 
@@ -45,13 +55,13 @@ impl StopMatcher {
     /// Appends to `out` the text that is certainly before any stop string; true when one completed, and then nothing
     /// more must be pushed.
     pub(crate) fn push(&mut self, text: &str, out: &mut String) -> bool {
-        if self.stops.0.is_empty() {
+        if self.stops.strings.is_empty() {
             out.push_str(text);
             return false;
         }
         self.held.push_str(text);
-        if let Some(start) = self.stops.find(&self.held) {
-            out.push_str(&self.held[..start]);
+        if let Some(end) = self.stops.find(&self.held) {
+            out.push_str(&self.held[..end]);
             self.held.clear();
             return true;
         }
@@ -74,13 +84,13 @@ mod tests {
     use super::*;
 
     /// What one sees when characters come one at a time and nothing is held back.
-    fn reference(stops: &[String], text: &str) -> (String, bool) {
+    fn reference(stops: &[String], included: bool, text: &str) -> (String, bool) {
         let mut seen = String::new();
         for c in text.chars() {
             seen.push(c);
             let longest = stops.iter().filter(|stop| seen.ends_with(stop.as_str())).map(String::len).max();
             if let Some(longest) = longest {
-                seen.truncate(seen.len() - longest);
+                seen.truncate(seen.len() - if included { 0 } else { longest });
                 return (seen, true);
             }
         }
@@ -91,15 +101,16 @@ mod tests {
         #[test]
         fn cuts_at_the_same_place_for_every_split(
             stops in proptest::collection::vec("[abé]{1,4}", 0..4),
+            included in any::<bool>(),
             pieces in proptest::collection::vec("[abéc]{0,4}", 0..12),
         ) {
-            let mut matcher = StopMatcher::new(StopStrings::new(stops.clone()));
+            let mut matcher = StopMatcher::new(StopStrings::new(stops.clone()).included(included));
             let mut out = String::new();
             let hit = pieces.iter().any(|piece| matcher.push(piece, &mut out));
             if !hit {
                 matcher.finish(&mut out);
             }
-            prop_assert_eq!((out, hit), reference(&stops, &pieces.concat()));
+            prop_assert_eq!((out, hit), reference(&stops, included, &pieces.concat()));
         }
     }
 

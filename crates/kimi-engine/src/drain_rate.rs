@@ -50,11 +50,11 @@ mod tests {
             rate.ended(now, end != 99);
             if end == 99 {
                 assert_eq!(rate.time_for(32), Duration::from_secs(4), "3.2 s, rounded up");
-                now += Duration::from_secs(3600);
+                now += Duration::from_hours(1);
             }
         }
         assert_eq!(rate.time_for(30), Duration::from_secs(15));
-        assert_eq!(rate.time_for(1_000_000), Duration::from_secs(60));
+        assert_eq!(rate.time_for(1_000_000), Duration::from_mins(1));
         assert_eq!(rate.time_for(0), Duration::from_secs(1));
     }
 }

@@ -68,20 +68,20 @@ fn live_and_die(mut engine: Engine, slots: &Semaphore, state: &watch::Sender<Eng
         Err(RunnerError(format!("the engine thread panicked: {}", panic_text(&*panic))))
     });
     slots.close();
-    let end = match outcome {
+    let (end, reason) = match outcome {
         Ok(()) => {
             info!("engine ended");
-            engine.fail_all("the server stopped before the answer was complete");
-            EngineState::Ended
+            (EngineState::Ended, "the server stopped before the answer was complete".to_owned())
         }
         Err(RunnerError(reason)) => {
             error!(reason, "engine failed");
-            engine.fail_all(&reason);
-            EngineState::Failed(reason)
+            (EngineState::Failed(reason.clone()), reason)
         }
     };
-    // Told before the runner is dropped: a hung device must not keep the process from ending.
+    // Told before the streams are, so that nobody who heard of the end is told that all is well; and before the runner is
+    // dropped: a hung device must not keep the process from ending.
     state.send_replace(end);
+    engine.fail_all(&reason);
 }
 
 /// What a panic said.

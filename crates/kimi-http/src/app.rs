@@ -23,6 +23,8 @@ pub struct AppConfig {
     pub contract: Contract,
     /// Who may ask.
     pub api_keys: ApiKeys,
+    /// The most answers to one prompt, the key `n`.
+    pub max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`.
     pub reasoning_alias: bool,
     /// Web pages of any origin may ask.
@@ -40,6 +42,10 @@ pub struct AppConfig {
 impl AppConfig {
     /// The hosted service's limit for chat bodies: 100 MB.
     pub const CHAT_BODY_LIMIT: usize = 100 * 1000 * 1000;
+    /// The largest body of requests that do not generate: 2 MiB.
+    pub const BODY_LIMIT: usize = 2 << 20;
+    /// Answers to one prompt: each costs as much as a request of its own.
+    pub const MAX_N: usize = 8;
     /// How long a stream may be silent.
     pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 }
@@ -100,11 +106,17 @@ impl App {
     pub fn router(&self) -> Router {
         let router = Router::new()
             .route("/v1/chat/completions", routing::post(routes::create_chat_completion))
+            .route("/v1/completions", routing::post(routes::create_completion))
+            .route("/v1/tokenizers/estimate-token-count", routing::post(routes::estimate))
+            .route("/v1/users/me/balance", routing::get(routes::balance))
             .route("/v1/models", routing::get(routes::list_models))
             // Names contain slashes.
             .route("/v1/models/{*name}", routing::get(routes::retrieve_model))
             .route("/health", routing::get(routes::health))
             .route("/metrics", routing::get(routes::metrics))
+            .route("/load", routing::get(routes::load))
+            .route("/tokenize", routing::post(routes::tokenize))
+            .route("/detokenize", routing::post(routes::detokenize))
             .route("/version", routing::get(routes::version))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)

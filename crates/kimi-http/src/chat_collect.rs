@@ -1,55 +1,55 @@
-//! A whole answer: the events of a streamed one, folded.
+//! A whole chat answer: the events of a streamed one, folded.
 
 use kimi_api::{
-    AnswerMessage, Arguments, ChatChoice, ChatCompletion, ChoiceLogprobs, FunctionCall, Role, TokenLogprob,
-    ToolCall, ToolCallKind,
+    AnswerMessage, Arguments, ChatChoice, ChatCompletion, ChoiceLogprobs, FinishReason, FunctionCall, Role,
+    TokenLogprob, ToolCall, ToolCallKind,
 };
+use kimi_tokens::TokenId;
 
 use crate::ApiError;
 use crate::chat_stream::AnswerHead;
-use crate::generation::{AnswerEvent, Generation};
+use crate::choices::{ChoiceEvent, Choices};
+use crate::generation::AnswerEvent;
 
-/// Reads a generation to its end. The caller's future owns the generation: when the client leaves, both are dropped.
-pub(crate) async fn collect(
-    mut generation: Generation,
-    head: AnswerHead,
-) -> Result<ChatCompletion, ApiError> {
-    let mut answer = Answer::default();
-    if generation.shows_reasoning() {
-        answer.reasoning = Some(String::new());
-    }
-    while let Some(event) = generation.next().await {
-        match event? {
-            AnswerEvent::Finished { reason, usage } => {
-                let choice = ChatChoice {
-                    index: 0,
-                    logprobs: answer.logprobs.take().map(|content| ChoiceLogprobs { content }),
-                    message: answer.into_message(head.reasoning_alias),
-                    finish_reason: reason,
-                };
-                return Ok(ChatCompletion {
-                    id: head.id,
-                    object: ChatCompletion::OBJECT,
-                    created: head.created,
-                    model: head.model,
-                    choices: vec![choice],
-                    usage,
-                });
-            }
-            event => answer.add(event),
+/// Reads all answers to their ends. The caller's future owns them: when the client leaves, all are dropped.
+pub(crate) async fn collect(mut choices: Choices, head: AnswerHead) -> Result<ChatCompletion, ApiError> {
+    let reasoning = choices.shows_reasoning().then(String::new);
+    let mut answers = vec![Answer { reasoning, ..Answer::default() }; choices.len()];
+    while let Some(event) = choices.next().await {
+        let ChoiceEvent { index, event, token_ids } = event?;
+        answers[index].add(event);
+        if let Some(ids) = token_ids {
+            answers[index].token_ids.get_or_insert_default().extend(ids);
         }
     }
-    Err(ApiError::internal(&head.id, "The answer broke off"))
+    let broken = || ApiError::internal(&head.id, "The answer broke off");
+    let finished: Option<Vec<ChatChoice>> = answers
+        .into_iter()
+        .enumerate()
+        .map(|(index, answer)| answer.into_choice(index, head.reasoning_alias))
+        .collect();
+    Ok(ChatCompletion {
+        choices: finished.ok_or_else(broken)?,
+        id: head.id,
+        object: ChatCompletion::OBJECT,
+        created: head.created,
+        model: head.model,
+        usage: choices.usage(),
+        prompt_token_ids: choices.prompt_token_ids(0).map(<[TokenId]>::to_vec),
+    })
 }
 
 /// What was said so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Answer {
     content: String,
     /// `None` until there is reasoning.
     reasoning: Option<String>,
     tool_calls: Vec<(String, String, String)>,
     logprobs: Option<Vec<TokenLogprob>>,
+    token_ids: Option<Vec<TokenId>>,
+    /// `None` until the end.
+    reason: Option<FinishReason>,
 }
 
 impl Answer {
@@ -68,22 +68,29 @@ impl Answer {
                     arguments.push_str(&json);
                 }
             }
-            AnswerEvent::Finished { .. } => {}
+            AnswerEvent::Finished { reason, .. } => self.reason = Some(reason),
         }
     }
 
-    fn into_message(self, reasoning_alias: bool) -> AnswerMessage {
+    fn into_choice(self, index: usize, reasoning_alias: bool) -> Option<ChatChoice> {
         let tool_calls = self.tool_calls.into_iter().map(|(id, name, arguments)| ToolCall {
             id,
             kind: ToolCallKind::Function,
             function: FunctionCall { name, arguments: Arguments::Text(arguments) },
         });
-        AnswerMessage {
+        let message = AnswerMessage {
             role: Role::Assistant,
             content: self.content,
             reasoning: if reasoning_alias { self.reasoning.clone() } else { None },
             reasoning_content: self.reasoning,
             tool_calls: tool_calls.collect(),
-        }
+        };
+        Some(ChatChoice {
+            index,
+            message,
+            logprobs: self.logprobs.map(|content| ChoiceLogprobs { content }),
+            finish_reason: self.reason?,
+            token_ids: self.token_ids,
+        })
     }
 }

@@ -1,23 +1,21 @@
-//! From a job to its answer's events: encode, submit, parse. Streamed and whole answers read the same events.
+//! From a prepared job to the events of one answer: submit, parse. Streamed and whole answers read the same events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kimi_api::{FinishReason, TokenLogprob, TopLogprob, Usage};
-use kimi_chat::{
-    Markers, OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, TokenRole, Vocabulary,
-};
+use kimi_chat::{OutputEvent, ParsedOutcome, TokenRole, Vocabulary};
 use kimi_engine::{
-    EngineFailure, EngineHandle, EngineState, Finished, GenerateRequest, GenerationStream, SampledToken,
-    TokenEvent, TokenLogprobs,
+    EngineFailure, EngineHandle, EngineState, Finished, GenerationStream, SampledToken, TokenEvent,
+    TokenLogprobs,
 };
 use kimi_tokens::TokenId;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
+use crate::prepare::{AnswerParser, Prepared};
 use crate::state::ReadyService;
-use crate::validate::ChatJob;
 use crate::{ApiError, metrics};
 
 /// A log probability of zero probability, since JSON has no infinity.
@@ -44,17 +42,18 @@ pub(crate) struct Generation {
     /// `None` once the answer has ended; dropping it is what cancels.
     tokens: Option<GenerationStream>,
     /// Taken when the answer ends.
-    parser: Option<OutputParser>,
+    parser: Option<AnswerParser>,
     /// Events that are parsed and not yet read.
     ready: VecDeque<AnswerEvent>,
     /// Reused for every token.
     parsed: Vec<OutputEvent>,
     /// Log probabilities of content whose text the parser still holds back; `None` when not asked for.
     logprobs: Option<Vec<TokenLogprob>>,
+    /// Tokens since the last event that was read; `None` when not asked for.
+    token_ids: Option<Vec<TokenId>>,
     hidden_tokens: Vec<TokenId>,
     one_tool_call: bool,
     hide_reasoning: bool,
-    start: OutputStart,
     has_content: bool,
     vocabulary: Arc<Vocabulary>,
     engine: EngineHandle,
@@ -64,66 +63,34 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Encodes the prompt and submits it. After this only the model can fail.
-    pub(crate) async fn start(
-        job: ChatJob,
+    /// Submits the prepared job as the choice with this index.
+    pub(crate) fn start(
+        prepared: &Prepared,
+        choice: usize,
         service: &ReadyService,
         request_id: String,
         running: TaskTrackerToken,
     ) -> Result<Self, ApiError> {
-        let options = ParserOptions::for_conversation(&job.conversation, job.stop_strings);
-        let (conversation, vocabulary, markers) =
-            (job.conversation, Arc::clone(&service.vocabulary), service.markers);
-        let encoding = move || kimi_chat::encode(&conversation, &vocabulary, &markers);
-        let prompt = tokio::task::spawn_blocking(encoding).await.map_err(|panic| {
-            tracing::error!(%panic, "the prompt builder panicked");
-            ApiError::internal(&request_id, "The prompt could not be built")
-        })??;
-
-        let limits = service.engine.limits();
-        let prompt_tokens = prompt.tokens.len();
-        if prompt_tokens > limits.max_prompt_tokens {
-            return Err(ApiError::context_overflow(limits.max_context, prompt_tokens));
-        }
-        let end_tokens = service.markers.stop_tokens();
-        let mut stop_tokens = job.stop_token_ids.clone();
-        if !job.ignore_eos {
-            stop_tokens.extend(end_tokens);
-        }
-        let request = GenerateRequest {
-            prompt,
-            sampling: job.sampling,
-            max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
-            stop_tokens,
-            logprobs: job.logprobs,
-            cache_scope: None,
-            standing: kimi_engine::Standing::default(),
-        };
         let tokens = service
             .engine
-            .generate(request)
-            .map_err(|error| ApiError::from_submit(&error, limits.max_context))?;
+            .generate(prepared.request(choice))
+            .map_err(|error| ApiError::from_submit(&error, service.engine.limits().max_context))?;
         Ok(Self {
             tokens: Some(tokens),
-            start: options.start,
-            parser: Some(OutputParser::new(Arc::clone(&service.vocabulary), service.markers, options)),
+            parser: Some(prepared.parser(service)),
             ready: VecDeque::new(),
             parsed: Vec::new(),
-            logprobs: job.logprobs.map(|_| Vec::new()),
-            hidden_tokens: hidden_tokens(job.stop_token_ids, job.ignore_eos, &service.markers),
-            one_tool_call: job.one_tool_call,
-            hide_reasoning: job.hide_reasoning,
+            logprobs: prepared.logprobs.map(|_| Vec::new()),
+            token_ids: prepared.return_token_ids.then(Vec::new),
+            hidden_tokens: prepared.hidden_tokens.clone(),
+            one_tool_call: prepared.one_tool_call,
+            hide_reasoning: prepared.hide_reasoning,
             has_content: false,
             vocabulary: Arc::clone(&service.vocabulary),
             engine: service.engine.clone(),
-            log: RequestLog::new(request_id, prompt_tokens),
+            log: RequestLog::new(request_id, prepared.prompt_tokens().len()),
             _running: running,
         })
-    }
-
-    /// Whether the answer begins with reasoning that the client will see.
-    pub(crate) fn shows_reasoning(&self) -> bool {
-        self.start == OutputStart::Reasoning && !self.hide_reasoning
     }
 
     /// The next event, or `None` after the last. Safe to cancel: no event is lost.
@@ -144,9 +111,17 @@ impl Generation {
         }
     }
 
+    /// The tokens behind the event that was read last, when ids were asked for: all since the event before.
+    pub(crate) fn take_token_ids(&mut self) -> Option<Vec<TokenId>> {
+        self.token_ids.as_mut().map(std::mem::take)
+    }
+
     /// Parses one token into events.
     fn take(&mut self, token: &SampledToken) {
         self.log.completion_tokens += 1;
+        if let Some(ids) = &mut self.token_ids {
+            ids.push(token.id);
+        }
         if self.hidden_tokens.contains(&token.id) {
             return;
         }
@@ -229,14 +204,6 @@ impl Generation {
         self.log.fail(failure);
         ApiError::from_failure(failure, &self.log.request_id)
     }
-}
-
-/// Tokens that reach this side but are no text: stop tokens the client named, and end tokens it asked to ignore.
-fn hidden_tokens(mut named: Vec<TokenId>, ignore_eos: bool, markers: &Markers) -> Vec<TokenId> {
-    if ignore_eos {
-        named.extend(markers.stop_tokens());
-    }
-    named
 }
 
 /// A limit beats calls, since the last one may be cut; calls beat everything else, since they wait for their results.

@@ -1,4 +1,5 @@
 //! Reading a request's body: its size, its type, its JSON. Every failure is a JSON answer with the path of the mistake.
+//! Keys that nobody knows are counted and otherwise ignored.
 
 use std::time::Duration;
 
@@ -6,10 +7,14 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::ApiError;
+use crate::{ApiError, ModelNames, metrics};
+
+/// Bodies above this many bytes are parsed off the threads that serve everybody else.
+const PARSE_INLINE: usize = 256 * 1024;
 
 /// How long the rest of a body that is too large is read and thrown away, so that the client gets the answer instead of
 /// a reset connection.
@@ -73,10 +78,41 @@ async fn discard(mut body: axum::body::BodyDataStream, limit: usize) {
     let _ = timeout(DISCARD_FOR, rest).await;
 }
 
+/// Reads `body` as a request to a model, on the blocking pool when it is large.
+pub(crate) async fn parse_request<T>(body: Bytes, names: &ModelNames, request_id: &str) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    if body.len() <= PARSE_INLINE {
+        return parse_for_model(&body, names);
+    }
+    let names = names.clone();
+    tokio::task::spawn_blocking(move || parse_for_model(&body, &names))
+        .await
+        .unwrap_or_else(|_panic| Err(ApiError::internal(request_id, "The request could not be read")))
+}
+
+/// When some value has the wrong type, an unknown model is still what the client hears of first.
+fn parse_for_model<T: DeserializeOwned>(body: &[u8], names: &ModelNames) -> Result<T, ApiError> {
+    #[derive(Deserialize)]
+    struct ModelOnly {
+        model: String,
+    }
+    parse(body).or_else(|error: ApiError| {
+        if let Ok(ModelOnly { model }) = serde_json::from_slice(body) {
+            names.check(&model)?;
+        }
+        Err(error)
+    })
+}
+
 /// Reads `bytes` as JSON of the type `T`.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let mut unknown = 0;
+    let mut ignored = |path: serde_ignored::Path<'_>| unknown += u64::from(is_top_level(&path));
+    let noticing = serde_ignored::Deserializer::new(&mut deserializer, &mut ignored);
+    let value = serde_path_to_error::deserialize(noticing).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
         if !error.is_data() {
@@ -90,5 +126,14 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     deserializer.end().map_err(|error| {
         ApiError::invalid(format!("Invalid request: the body is not valid JSON: {error}"))
     })?;
+    if unknown > 0 {
+        // Without their names: those are the client's to choose, and each would be a series of its own for ever.
+        ::metrics::counter!(metrics::UNKNOWN_PARAMS_TOTAL).increment(unknown);
+    }
     Ok(value)
+}
+
+/// Whether `path` is a key of the body itself. Known keys whose value is not looked at are found below an `Option`.
+fn is_top_level(path: &serde_ignored::Path<'_>) -> bool {
+    matches!(path, serde_ignored::Path::Map { parent: serde_ignored::Path::Root, .. })
 }

@@ -12,6 +12,8 @@ pub const TOOL_PARSE_ERRORS_TOTAL: &str = "kimi_tool_parse_errors_total";
 pub const EMPTY_ANSWERS_TOTAL: &str = "kimi_empty_answers_total";
 /// Known request keys that had no effect, by name.
 pub const IGNORED_PARAMS_TOTAL: &str = "kimi_ignored_params_total";
+/// Request keys this server does not know.
+pub const UNKNOWN_PARAMS_TOTAL: &str = "kimi_unknown_params_total";
 
 /// Every metric of this crate.
 pub const METRICS: &[Metric] = &[
@@ -39,6 +41,11 @@ pub const METRICS: &[Metric] = &[
         name: IGNORED_PARAMS_TOTAL,
         kind: MetricKind::Counter,
         help: "Known request keys that had no effect, by `name`.",
+    },
+    Metric {
+        name: UNKNOWN_PARAMS_TOTAL,
+        kind: MetricKind::Counter,
+        help: "Request keys this server does not know, ignored.",
     },
 ];
 

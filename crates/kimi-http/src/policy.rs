@@ -38,13 +38,17 @@ impl FromStr for Contract {
 pub struct Policy {
     /// Sampling values other than the defaults are errors.
     pub(crate) fixed_sampling: bool,
-    /// `top_k`, `min_p`, `repetition_penalty`, `logit_bias`, `stop_token_ids`, `ignore_eos` and `reasoning_effort` mean
-    /// something; otherwise they are ignored and a notice says so.
+    /// `top_k`, `min_p`, `repetition_penalty`, `logit_bias`, `stop_token_ids`, `ignore_eos`, `return_token_ids`,
+    /// `include_stop_str_in_output` and `reasoning_effort` mean something; otherwise they are ignored and a notice says so.
     pub(crate) extensions: bool,
     /// `thinking` with a type or a key the hosted service does not document is an error.
     pub(crate) strict_thinking: bool,
     /// The most tools a request may declare.
     pub(crate) max_tools: usize,
+    /// The most stop strings a request may have.
+    pub(crate) max_stop_strings: usize,
+    /// The most bytes of a stop string.
+    pub(crate) max_stop_bytes: usize,
 }
 
 impl Policy {
@@ -52,12 +56,22 @@ impl Policy {
     pub fn of(contract: Contract) -> Self {
         match contract {
             // Agents with several tool servers attached pass the hosted limit easily.
-            Contract::Open => {
-                Self { fixed_sampling: false, extensions: true, strict_thinking: false, max_tools: 1024 }
-            }
-            Contract::Moonshot => {
-                Self { fixed_sampling: true, extensions: false, strict_thinking: true, max_tools: 128 }
-            }
+            Contract::Open => Self {
+                fixed_sampling: false,
+                extensions: true,
+                strict_thinking: false,
+                max_tools: 1024,
+                max_stop_strings: 16,
+                max_stop_bytes: 256,
+            },
+            Contract::Moonshot => Self {
+                fixed_sampling: true,
+                extensions: false,
+                strict_thinking: true,
+                max_tools: 128,
+                max_stop_strings: 5,
+                max_stop_bytes: 32,
+            },
         }
     }
 }

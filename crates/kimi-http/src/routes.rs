@@ -1,11 +1,17 @@
 //! One file a route.
 
+mod account;
 mod chat;
+mod completions;
 mod health;
 mod metrics;
 mod models;
+mod tokenize;
 
+pub(crate) use account::balance;
 pub(crate) use chat::create_chat_completion;
-pub(crate) use health::{health, version};
+pub(crate) use completions::create_completion;
+pub(crate) use health::{health, load, version};
 pub(crate) use metrics::metrics;
 pub(crate) use models::{list_models, retrieve_model};
+pub(crate) use tokenize::{detokenize, estimate, tokenize};

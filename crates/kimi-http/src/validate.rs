@@ -1,5 +1,6 @@
 //! From a request as written to a job as decided: defaults filled in, limits checked, in one fixed order.
 
+mod completion;
 mod messages;
 mod sampling;
 mod thinking;
@@ -12,34 +13,67 @@ use kimi_tokens::TokenId;
 
 use crate::{ApiError, ModelNames, Policy};
 
+pub(crate) use completion::{CompletionJob, check_completion};
+
 /// Tokens an answer may have when the request does not say.
 const DEFAULT_MAX_TOKENS: usize = 32_768;
 
-/// A request that may run. Only [`check`] makes one.
-#[derive(Debug)]
+/// A request that may run. Only [`check`] and [`check_completion`] make one.
+#[derive(Clone, Debug)]
 pub(crate) struct ChatJob {
     /// What the model is shown.
-    pub(crate) conversation: Conversation,
+    pub(crate) prompt: Prompt,
+    /// How many answers to it.
+    pub(crate) choices: usize,
     /// How its tokens are chosen.
     pub(crate) sampling: Sampling,
     /// At most this many tokens; the room left in the context may allow fewer.
     pub(crate) max_tokens: usize,
-    /// Texts that end the answer and are not part of it.
-    pub(crate) stop_strings: StopStrings,
-    /// Tokens that end the answer and are not part of it, beside the end token.
-    pub(crate) stop_token_ids: Vec<TokenId>,
-    /// Go on after the end token until `max_tokens`.
-    pub(crate) ignore_eos: bool,
+    /// What ends the answer before that.
+    pub(crate) stops: Stops,
     /// `Some(n)`: report log probabilities of the content's tokens and `n` alternatives.
     pub(crate) logprobs: Option<usize>,
     /// End after the first complete call.
     pub(crate) one_tool_call: bool,
     /// Leave the reasoning out of the answer.
     pub(crate) hide_reasoning: bool,
+    /// Report the ids of the prompt and of every token.
+    pub(crate) return_token_ids: bool,
     /// How the answer is written down.
     pub(crate) style: AnswerStyle,
     /// What the client should know of keys that had no effect; goes into a header.
     pub(crate) notices: Notices,
+}
+
+/// What the model is shown.
+#[derive(Clone, Debug)]
+pub(crate) enum Prompt {
+    /// A conversation, written in the model's chat format; the answer is read as the model's next message.
+    Chat(Box<Conversation>),
+    /// What the client wrote, as it is; the answer is plain text, with special tokens by name if `show_markers`.
+    Raw { prompt: RawPrompt, show_markers: bool },
+}
+
+/// A prompt without chat format.
+#[derive(Clone, Debug)]
+pub(crate) enum RawPrompt {
+    /// Text; `parse_special` says whether markers spelled in it are markers.
+    Text { text: String, parse_special: bool },
+    /// Token ids of the vocabulary.
+    Tokens(Vec<TokenId>),
+}
+
+/// What ends an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Stops {
+    /// Texts.
+    pub(crate) strings: StopStrings,
+    /// Tokens, beside the end token.
+    pub(crate) token_ids: Vec<TokenId>,
+    /// The text or token that ended the answer is part of it.
+    pub(crate) included: bool,
+    /// The end token does not.
+    pub(crate) ignore_eos: bool,
 }
 
 /// How an answer is written down.
@@ -56,7 +90,7 @@ pub(crate) struct AnswerStyle {
 }
 
 /// Keys that were understood but had no effect.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Notices(Vec<String>);
 
 impl Notices {
@@ -83,6 +117,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) names: &'a ModelNames,
     pub(crate) vocabulary: &'a Vocabulary,
     pub(crate) markers: &'a Markers,
+    /// The most answers to one prompt.
+    pub(crate) max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`, whatever the model's name.
     pub(crate) reasoning_alias: bool,
 }
@@ -96,14 +132,15 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
     let mut notices = Notices::default();
     rules.names.check(&request.model)?;
     messages::check(&request.messages)?;
+    messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, rules.policy, &mut notices)?;
     if thinking.enabled {
         messages::note_missing_reasoning(&request.messages, &mut notices);
     }
     let mut sampling = sampling::decide(&request, thinking.enabled, rules, &mut notices)?;
-    let max_tokens = max_tokens(&request)?;
-    let stop_strings = sampling::stop_strings(&request)?;
-    let stop_token_ids = sampling::stop_token_ids(&request, rules, &mut notices)?;
+    let choices = sampling::choices(&request, rules)?;
+    let max_tokens = max_tokens(&request)?.unwrap_or(DEFAULT_MAX_TOKENS);
+    let stops = sampling::stops(&request, rules, &mut notices)?;
     let logprobs = sampling::logprobs(&request)?;
     let tools = tools::take_declared(&mut request, rules.policy)?;
     if tools::forbidden(&request, &tools, thinking.enabled, rules.policy)? {
@@ -111,9 +148,7 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         sampling.logit_bias.push((rules.markers.tool_calls_section_begin, tools::NEVER));
     }
     check_response_format(&request)?;
-    if request.agent.is_some() {
-        notices.ignored("agent");
-    }
+    note_without_effect(&request, &mut notices);
 
     let style = AnswerStyle {
         reasoning_alias: rules.reasoning_alias || ModelNames::wants_reasoning_alias(&request.model),
@@ -129,12 +164,12 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         add_generation_prompt: true,
     };
     Ok(ChatJob {
-        conversation,
+        prompt: Prompt::Chat(Box::new(conversation)),
+        choices,
         sampling,
         max_tokens,
-        stop_strings,
-        stop_token_ids,
-        ignore_eos: rules.policy.extensions && request.ignore_eos == Some(true),
+        stops,
+        return_token_ids: rules.policy.extensions && request.return_token_ids == Some(true),
         logprobs,
         hide_reasoning: thinking.hidden,
         one_tool_call: request.parallel_tool_calls == Some(false),
@@ -149,6 +184,7 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
 /// What the server would answer to these messages, thinking switches or tools.
 pub fn conversation_of(mut request: ChatCompletionRequest, policy: Policy) -> Result<Conversation, ApiError> {
     messages::check(&request.messages)?;
+    messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, policy, &mut Notices::default())?;
     let tools = tools::take_declared(&mut request, policy)?;
     Ok(Conversation {
@@ -160,15 +196,29 @@ pub fn conversation_of(mut request: ChatCompletionRequest, policy: Policy) -> Re
     })
 }
 
-fn max_tokens(request: &ChatCompletionRequest) -> Result<usize, ApiError> {
+/// How long the answer may be, if the request says so.
+fn max_tokens(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError> {
     let (name, asked) = match (request.max_completion_tokens, request.max_tokens) {
         (Some(asked), _) => ("max_completion_tokens", asked),
         (None, Some(asked)) => ("max_tokens", asked),
-        (None, None) => return Ok(DEFAULT_MAX_TOKENS),
+        (None, None) => return Ok(None),
     };
     match usize::try_from(asked) {
-        Ok(asked) if asked > 0 => Ok(asked),
+        Ok(asked) if asked > 0 => Ok(Some(asked)),
         _ => Err(ApiError::invalid(format!("Invalid request: {name} must be at least 1, not {asked}"))),
+    }
+}
+
+/// What is understood and does nothing here, or nothing yet. Keys that only the client or the operator of a hosted service
+/// cares about (`user`, `metadata`) and hints (`prompt_cache_key`, `prediction`) are not worth a word.
+fn note_without_effect(request: &ChatCompletionRequest, notices: &mut Notices) {
+    let sent = [
+        ("agent", request.agent.is_some()),
+        ("cache_salt", request.cache_salt.is_some()),
+        ("priority", request.priority.is_some_and(|priority| priority != 0)),
+    ];
+    for (name, _) in sent.into_iter().filter(|(_, sent)| *sent) {
+        notices.ignored(name);
     }
 }
 

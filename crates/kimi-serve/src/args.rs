@@ -92,6 +92,9 @@ pub(crate) struct ServeArgs {
     /// `open` honours every value in range; `moonshot` enforces the hosted service's rules and texts.
     #[arg(long, value_enum, default_value_t = Contract::Open)]
     pub(crate) contract: Contract,
+    /// The most answers a request may ask for with `n`.
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) max_n: NonZeroUsize,
     /// Send reasoning under the name `reasoning` as well.
     #[arg(long)]
     pub(crate) reasoning_alias: bool,

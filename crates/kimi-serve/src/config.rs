@@ -65,6 +65,7 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
             Contract::Moonshot => kimi_http::Contract::Moonshot,
         },
         api_keys,
+        max_n: args.max_n.get(),
         reasoning_alias: args.reasoning_alias,
         cors: false,
         version: env!("CARGO_PKG_VERSION"),

@@ -1,15 +1,16 @@
-//! `GET /health` and `GET /version`: whether and what.
+//! `GET /health`, `GET /version` and `GET /load`: whether, what and how much.
 
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use kimi_api::{LoadInfo, VersionInfo};
 use kimi_engine::EngineState;
 use serde_json::{Value, json};
 
-use crate::App;
 use crate::state::{LoadProgress, ReadyService, ServerState};
+use crate::{ApiError, App, AppConfig};
 
 /// 200 when requests are served; else 503 with the reason, and with the progress while the model is loading.
 pub(crate) async fn health(State(app): State<App>) -> (StatusCode, Json<Value>) {
@@ -73,7 +74,20 @@ fn describe_loading(progress: &LoadProgress, since: Instant) -> Value {
 }
 
 /// Which server this is and which rules it follows.
-pub(crate) async fn version(State(app): State<App>) -> Json<Value> {
-    let config = app.config();
-    Json(json!({"name": "kimi-serve", "version": config.version, "contract": config.contract.to_string()}))
+pub(crate) async fn version(State(app): State<App>) -> Json<VersionInfo> {
+    let AppConfig { version, contract, .. } = app.config();
+    Json(VersionInfo { name: "kimi-serve", version, contract: contract.to_string() })
+}
+
+/// How busy the engine is, for load balancers.
+pub(crate) async fn load(State(app): State<App>) -> Result<Json<LoadInfo>, ApiError> {
+    let load = app.service()?.engine.load();
+    Ok(Json(LoadInfo {
+        server_load: load.running + load.waiting,
+        running: load.running,
+        waiting: load.waiting,
+        cache_blocks_used: load.blocks_used,
+        cache_blocks_free: load.blocks_free,
+        preemptions: load.preemptions,
+    }))
 }

@@ -1,6 +1,6 @@
 //! Checks of the conversation itself.
 
-use kimi_api::{ChatMessage, Content, Part, Role};
+use kimi_api::{ChatCompletionRequest, ChatMessage, Content, Part, Role};
 
 use super::Notices;
 use crate::ApiError;
@@ -24,6 +24,30 @@ pub(super) fn check(messages: &[ChatMessage]) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// `continue_final_message` is another spelling of `partial` on the last message.
+pub(super) fn continue_final(request: &mut ChatCompletionRequest) -> Result<(), ApiError> {
+    match (request.continue_final_message == Some(true), request.add_generation_prompt) {
+        (true, Some(true)) => Err(ApiError::invalid(
+            "Invalid request: continue_final_message and add_generation_prompt cannot both be true",
+        )),
+        (false, Some(false)) => Err(ApiError::invalid(
+            "Invalid request: add_generation_prompt: false needs continue_final_message: true, since the model must have \
+             something to continue",
+        )),
+        (false, _) => Ok(()),
+        (true, _) => {
+            let last = request.messages.last_mut().filter(|message| message.role == Role::Assistant);
+            let last = last.ok_or_else(|| {
+                ApiError::invalid(
+                    "Invalid request: continue_final_message: true needs a last message with role 'assistant'",
+                )
+            })?;
+            last.partial = true;
+            Ok(())
+        }
+    }
 }
 
 fn check_parts(message: &ChatMessage) -> Result<(), ApiError> {

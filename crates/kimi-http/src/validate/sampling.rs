@@ -8,8 +8,8 @@ use kimi_engine::Sampling;
 use kimi_tokens::TokenId;
 use uuid::Uuid;
 
-use super::{Notices, Rules};
-use crate::ApiError;
+use super::{Notices, Rules, Stops};
+use crate::{ApiError, Policy};
 
 /// Temperature when thinking, as the model was tuned.
 const THINKING_TEMPERATURE: f64 = 1.0;
@@ -21,11 +21,9 @@ const DEFAULT_TOP_P: f64 = 0.95;
 /// The least value above zero that the engine's floats can hold.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
-const MAX_STOP_STRINGS: usize = 5;
-const MAX_STOP_BYTES: usize = 32;
 const MAX_STOP_TOKEN_IDS: usize = 64;
 const MAX_LOGIT_BIASES: usize = 1024;
-const MAX_TOP_LOGPROBS: usize = 20;
+pub(super) const MAX_TOP_LOGPROBS: usize = 20;
 
 /// Decides all sampling values.
 pub(super) fn decide(
@@ -44,7 +42,6 @@ pub(super) fn decide(
         seed: request.seed.map_or_else(random_seed, i64::cast_unsigned),
         ..Sampling::greedy()
     };
-    check_n(request, rules)?;
     if rules.policy.extensions {
         extend(sampling, request, rules, notices)
     } else {
@@ -92,15 +89,15 @@ fn random_seed() -> u64 {
     Uuid::new_v4().as_u64_pair().1
 }
 
-fn check_n(request: &ChatCompletionRequest, rules: &Rules<'_>) -> Result<(), ApiError> {
-    match request.n {
-        None | Some(1) => Ok(()),
-        Some(_) if rules.policy.fixed_sampling => {
-            Err(ApiError::invalid("invalid n: only 1 is allowed for this model"))
-        }
-        Some(n) => Err(ApiError::invalid(format!(
-            "Invalid request: n = {n} is not supported by this server yet; only 1 is"
-        ))),
+/// `n`: how many answers.
+pub(super) fn choices(request: &ChatCompletionRequest, rules: &Rules<'_>) -> Result<usize, ApiError> {
+    let n = request.n.unwrap_or(1);
+    if rules.policy.fixed_sampling && n != 1 {
+        return Err(ApiError::invalid("invalid n: only 1 is allowed for this model"));
+    }
+    match usize::try_from(n) {
+        Ok(count) if (1..=rules.max_n).contains(&count) => Ok(count),
+        _ => Err(ApiError::invalid(format!("Invalid request: n must be from 1 to {}, not {n}", rules.max_n))),
     }
 }
 
@@ -151,7 +148,7 @@ fn check_logit_bias(biases: &[(TokenId, f32)], rules: &Rules<'_>) -> Result<(), 
     Ok(())
 }
 
-fn check_token_id(name: &str, id: TokenId, rules: &Rules<'_>) -> Result<(), ApiError> {
+pub(super) fn check_token_id(name: &str, id: TokenId, rules: &Rules<'_>) -> Result<(), ApiError> {
     let len = rules.vocabulary.len();
     if (id as usize) < len {
         return Ok(());
@@ -169,24 +166,43 @@ fn note_ignored_extensions(request: &ChatCompletionRequest, notices: &mut Notice
         ("logit_bias", request.logit_bias.is_some()),
         ("ignore_eos", request.ignore_eos.is_some()),
         ("min_tokens", request.min_tokens.is_some()),
+        ("include_stop_str_in_output", request.include_stop_str_in_output.is_some()),
+        ("return_token_ids", request.return_token_ids.is_some()),
     ];
     for (name, _) in sent.into_iter().filter(|(_, sent)| *sent) {
         notices.ignored(name);
     }
 }
 
+/// Everything that ends the answer before its length does.
+pub(super) fn stops(
+    request: &ChatCompletionRequest,
+    rules: &Rules<'_>,
+    notices: &mut Notices,
+) -> Result<Stops, ApiError> {
+    let extension = |asked: Option<bool>| rules.policy.extensions && asked == Some(true);
+    let included = extension(request.include_stop_str_in_output);
+    Ok(Stops {
+        strings: stop_strings(request, rules.policy)?.included(included),
+        token_ids: stop_token_ids(request, rules, notices)?,
+        included,
+        ignore_eos: extension(request.ignore_eos),
+    })
+}
+
 /// `stop`: texts that end the answer.
-pub(super) fn stop_strings(request: &ChatCompletionRequest) -> Result<StopStrings, ApiError> {
+fn stop_strings(request: &ChatCompletionRequest, policy: Policy) -> Result<StopStrings, ApiError> {
+    let Policy { max_stop_strings, max_stop_bytes, .. } = policy;
     let stops = request.stop.as_ref().map_or(&[][..], |stop| &stop.0);
-    if stops.len() > MAX_STOP_STRINGS {
+    if stops.len() > max_stop_strings {
         return Err(ApiError::invalid(format!(
-            "Invalid request: stop may have at most {MAX_STOP_STRINGS} strings, not {}",
+            "Invalid request: stop may have at most {max_stop_strings} strings, not {}",
             stops.len()
         )));
     }
-    if let Some(long) = stops.iter().find(|stop| stop.len() > MAX_STOP_BYTES) {
+    if let Some(long) = stops.iter().find(|stop| stop.len() > max_stop_bytes) {
         return Err(ApiError::invalid(format!(
-            "Invalid request: each stop string may have at most {MAX_STOP_BYTES} bytes, not {}",
+            "Invalid request: each stop string may have at most {max_stop_bytes} bytes, not {}",
             long.len()
         )));
     }
@@ -194,7 +210,7 @@ pub(super) fn stop_strings(request: &ChatCompletionRequest) -> Result<StopString
 }
 
 /// `stop_token_ids`: tokens that end the answer.
-pub(super) fn stop_token_ids(
+fn stop_token_ids(
     request: &ChatCompletionRequest,
     rules: &Rules<'_>,
     notices: &mut Notices,

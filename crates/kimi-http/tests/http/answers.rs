@@ -150,20 +150,6 @@ async fn log_probabilities_are_those_of_the_content() {
     assert!(answer["choices"][0].get("logprobs").is_none());
 }
 
-#[tokio::test]
-async fn partial_messages_are_continued() {
-    let server = Setup::new(saying(" world<|im_end|>")).serve().await;
-    let messages = json!([{"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello", "partial": true}]);
-    let (status, answer) = server.chat(&hello_with(json!({"messages": messages}))).await;
-    assert_eq!(status, 200);
-    assert_eq!(
-        answer["choices"][0]["message"],
-        json!({"role": "assistant", "content": " world"}),
-        "only the continuation, and it is content although thinking is on"
-    );
-}
-
 /// What reaches the sampler when the client says nothing, and when it says something.
 #[tokio::test]
 async fn defaults_are_those_the_model_was_tuned_with() {
@@ -228,8 +214,12 @@ async fn keys_without_effect_are_named_in_a_header() {
         notice(hello_with(json!({"user": "u", "prompt_cache_key": "k", "anything": [1]}))).await,
         None
     );
+    let silent = json!({"metadata": {"a": "b"}, "safety_identifier": "s", "prediction": {"type": "content", "content": "x"}});
+    assert_eq!(notice(hello_with(silent)).await, None);
     let swarm = json!({"agent": {"type": "swarm", "max_agents": 30}, "thinking_budget": 5});
     assert_eq!(notice(hello_with(swarm)).await.as_deref(), Some("ignored thinking_budget; ignored agent"));
+    let later = json!({"cache_salt": "s", "priority": -1});
+    assert_eq!(notice(hello_with(later)).await.as_deref(), Some("ignored cache_salt; ignored priority"));
     let forgetful = json!({"messages": [{"role": "user", "content": "Hi"},
         {"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "x", "content": "1"}]});

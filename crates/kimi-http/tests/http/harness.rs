@@ -69,6 +69,7 @@ pub(crate) fn config() -> AppConfig {
     AppConfig {
         contract: Contract::Open,
         api_keys: ApiKeys::none(),
+        max_n: AppConfig::MAX_N,
         reasoning_alias: false,
         cors: false,
         version: "1.2.3",
@@ -172,6 +173,12 @@ impl Server {
 
     pub(crate) fn post(&self, body: &Value) -> reqwest::RequestBuilder {
         self.client.post(format!("{}/v1/chat/completions", self.url)).json(body)
+    }
+
+    /// The status and the JSON body of a POST.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.url);
+        read(self.client.post(url).json(body).send().await.expect("an answer")).await
     }
 
     pub(crate) async fn chat(&self, body: &Value) -> (u16, Value) {

@@ -2,8 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "the tests' helpers may panic like the tests themselves")]
 
 mod answers;
+mod choices;
+mod completions;
+mod counting;
 mod harness;
 mod leaving;
 mod operations;
+mod partial;
 mod streams;
 mod validation;

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kimi_engine::FakeRunner;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, VOCABULARY, chunks, hello, hello_with, saying};
@@ -71,55 +73,88 @@ async fn usage_comes_in_both_places_when_asked_for() {
     assert_eq!(status, 200, "without stream the option means nothing");
 }
 
-/// The message, the end and the log probabilities that a stream adds up to.
+/// What a stream adds up to, in the form of [`of_whole`].
 fn fold(transcript: &str) -> Value {
-    let mut message = json!({"role": null, "content": ""});
-    let mut calls: Vec<Value> = Vec::new();
-    let (mut logprobs, mut end) = (Vec::new(), json!(null));
-    for chunk in chunks(transcript) {
-        let choice = &chunk["choices"][0];
-        if let Some(role) = choice["delta"].get("role") {
-            message["role"] = role.clone();
-        }
-        for key in ["content", "reasoning_content"] {
-            if let Some(text) = choice["delta"].get(key).and_then(Value::as_str) {
-                let so_far = message[key].as_str().unwrap_or_default().to_owned();
-                message[key] = json!(so_far + text);
+    let chunks = chunks(transcript);
+    let count =
+        chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap()).map(index).max().unwrap();
+    let mut choices = vec![
+        json!({"message": {"content": ""}, "reason": null, "logprobs": [], "token_ids": []});
+        count as usize + 1
+    ];
+    let mut usage = json!(null);
+    for chunk in &chunks {
+        for choice in chunk["choices"].as_array().unwrap() {
+            add(&mut choices[index(choice) as usize], choice);
+            if usage.is_null() && !choice["usage"].is_null() {
+                usage = choice["usage"].clone();
             }
         }
-        for call in choice["delta"].get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
-            let index = call["index"].as_u64().unwrap() as usize;
-            if index == calls.len() {
-                calls.push(json!({"id": call["id"], "type": call["type"],
-                    "function": {"name": call["function"]["name"], "arguments": ""}}));
-            }
-            let arguments = calls[index]["function"]["arguments"].as_str().unwrap().to_owned();
-            let more = call["function"]["arguments"].as_str().unwrap();
-            calls[index]["function"]["arguments"] = json!(arguments + more);
-        }
-        if let Some(more) = choice.get("logprobs") {
-            logprobs.extend(more["content"].as_array().unwrap().iter().cloned());
-        }
-        if !choice["finish_reason"].is_null() {
-            end = json!({"reason": choice["finish_reason"], "usage": choice["usage"]});
+        if !chunk["usage"].is_null() {
+            usage = chunk["usage"].clone();
         }
     }
-    if !calls.is_empty() {
-        message["tool_calls"] = json!(calls);
-    }
-    json!({"message": message, "end": end, "logprobs": logprobs})
+    json!({"choices": choices, "usage": usage, "prompt_token_ids": chunks[0]["prompt_token_ids"]})
 }
 
-/// The same for a whole answer.
-fn of_whole(answer: &Value) -> Value {
-    let choice = &answer["choices"][0];
-    let mut message = choice["message"].clone();
-    if message.get("reasoning_content").is_some_and(|text| text == "") {
-        message.as_object_mut().unwrap().remove("reasoning_content");
+fn index(value: &Value) -> u64 {
+    value["index"].as_u64().unwrap()
+}
+
+/// Adds a chunk's part of a choice to what came before.
+fn add(sum: &mut Value, choice: &Value) {
+    let message = &mut sum["message"];
+    if let Some(role) = choice["delta"].get("role") {
+        assert!(message.get("role").is_none(), "the role comes once");
+        message["role"] = role.clone();
     }
-    let logprobs = choice.get("logprobs").map_or(json!([]), |logprobs| logprobs["content"].clone());
-    json!({"message": message, "logprobs": logprobs,
-        "end": {"reason": choice["finish_reason"], "usage": answer["usage"]}})
+    for key in ["content", "reasoning_content"] {
+        if let Some(text) = choice["delta"].get(key).and_then(Value::as_str) {
+            let so_far = message[key].as_str().unwrap_or_default().to_owned();
+            message[key] = json!(so_far + text);
+        }
+    }
+    for call in choice["delta"].get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
+        let at = index(call) as usize;
+        if call.get("id").is_some() {
+            let new = json!({"id": call["id"], "type": call["type"],
+                "function": {"name": call["function"]["name"], "arguments": ""}});
+            message
+                .as_object_mut()
+                .unwrap()
+                .entry("tool_calls")
+                .or_insert(json!([]))
+                .as_array_mut()
+                .unwrap()
+                .push(new);
+        }
+        let arguments = &mut message["tool_calls"][at]["function"]["arguments"];
+        *arguments =
+            json!(arguments.as_str().unwrap().to_owned() + call["function"]["arguments"].as_str().unwrap());
+    }
+    for (key, more) in [("logprobs", &choice["logprobs"]["content"]), ("token_ids", &choice["token_ids"])] {
+        let more = more.as_array().into_iter().flatten().cloned();
+        sum[key].as_array_mut().unwrap().extend(more);
+    }
+    if !choice["finish_reason"].is_null() {
+        assert_eq!(sum["reason"], json!(null), "the end comes once");
+        sum["reason"] = choice["finish_reason"].clone();
+    }
+}
+
+/// A whole answer without what a stream cannot say: reasoning that is empty.
+fn of_whole(answer: &Value) -> Value {
+    let choices = answer["choices"].as_array().unwrap().iter().map(|choice| {
+        let mut message = choice["message"].clone();
+        if message.get("reasoning_content").is_some_and(|text| text == "") {
+            message.as_object_mut().unwrap().remove("reasoning_content");
+        }
+        let list = |value: &Value| value.as_array().map_or(json!([]), |list| json!(list));
+        json!({"message": message, "reason": choice["finish_reason"],
+            "logprobs": list(&choice["logprobs"]["content"]), "token_ids": list(&choice["token_ids"])})
+    });
+    json!({"choices": choices.collect::<Vec<_>>(), "usage": answer["usage"],
+        "prompt_token_ids": answer["prompt_token_ids"]})
 }
 
 #[tokio::test]
@@ -144,17 +179,40 @@ async fn a_stream_adds_up_to_the_whole_answer() {
     }
 }
 
-/// Random bytes and markers, so that every kind of malformed output comes by.
-#[tokio::test]
-async fn a_stream_of_noise_adds_up_to_the_whole_answer() {
-    let server = Setup::new(FakeRunner::hashed(269)).serve().await;
-    for seed in 0..60 {
-        let body = hello_with(json!({"max_tokens": 200, "seed": seed, "ignore_eos": seed % 2 == 0}));
-        let (status, whole) = server.chat(&body).await;
-        assert_eq!(status, 200);
-        assert_eq!(fold(&server.transcript(body).await), of_whole(&whole), "seed {seed}");
-    }
+fn shape() -> impl Strategy<Value = Value> {
+    let flag = proptest::bool::ANY;
+    let extras = (flag, flag, flag, flag, proptest::option::of(0..3), flag);
+    (any::<i64>(), 1..=3, 1..200, 0..4_usize, extras).prop_map(|(seed, n, max_tokens, ending, extras)| {
+        let (ignore_eos, return_token_ids, include_stop, thinks, top, one_call) = extras;
+        let user = json!({"role": "user", "content": "Hi"});
+        let ending = match ending {
+            0 => json!([user]),
+            1 => json!([user, {"role": "assistant", "content": "So", "partial": true}]),
+            2 => json!([user, {"role": "assistant", "content": "", "reasoning_content": "R", "partial": true}]),
+            _ => json!([user, {"role": "assistant", "content": null, "partial": true}]),
+        };
+        json!({"model": "kimi-k2.6", "messages": ending, "seed": seed, "n": n, "max_tokens": max_tokens,
+            "ignore_eos": ignore_eos, "return_token_ids": return_token_ids, "stop": ["ab", "e", "0"],
+            "include_stop_str_in_output": include_stop, "thinking": {"type": if thinks { "enabled" } else { "disabled" }},
+            "logprobs": top.is_some(), "top_logprobs": top, "parallel_tool_calls": !one_call,
+            "tools": [{"type": "function", "function": {"name": "f"}}], "stream_options": {"include_usage": true}})
+    })
+}
+
+/// Random bytes and markers, so that every kind of malformed output comes by, for every shape of request.
+#[test]
+fn a_stream_of_noise_adds_up_to_the_whole_answer() {
     assert!(VOCABULARY.len() >= 269, "the noise contains every marker");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(Setup::new(FakeRunner::hashed(269)).serve());
+    let mut proptest = TestRunner::new(ProptestConfig { cases: 150, ..ProptestConfig::default() });
+    let outcome = proptest.run(&shape(), |body| {
+        let (status, whole) = runtime.block_on(server.chat(&body));
+        prop_assert_eq!(status, 200, "{}", whole);
+        prop_assert_eq!(fold(&runtime.block_on(server.transcript(body))), of_whole(&whole));
+        Ok(())
+    });
+    outcome.unwrap();
 }
 
 #[tokio::test]
@@ -164,7 +222,7 @@ async fn a_silent_stream_is_kept_alive_by_comments() {
     let transcript = setup.serve().await.transcript(hello()).await;
     assert!(transcript.contains("\n\n: keep-alive\n\n"), "{transcript}");
     assert!(transcript.ends_with("data: [DONE]\n\n"));
-    assert_eq!(fold(&transcript)["message"]["content"], "Hi", "comments lose nothing");
+    assert_eq!(fold(&transcript)["choices"][0]["message"]["content"], "Hi", "comments lose nothing");
 }
 
 #[tokio::test]

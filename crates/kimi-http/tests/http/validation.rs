@@ -97,14 +97,12 @@ async fn values_are_checked() {
                 json!({"presence_penalty": -3}),
                 "Invalid request: presence_penalty must be at least -2 and at most 2, not -3",
             ),
-            (json!({"n": 2}), "Invalid request: n = 2 is not supported by this server yet; only 1 is"),
+            (json!({"n": 0}), "Invalid request: n must be from 1 to 8, not 0"),
+            (json!({"n": 9}), "Invalid request: n must be from 1 to 8, not 9"),
+            (json!({"stop": vec!["x"; 17]}), "Invalid request: stop may have at most 16 strings, not 17"),
             (
-                json!({"stop": ["1", "2", "3", "4", "5", "6"]}),
-                "Invalid request: stop may have at most 5 strings, not 6",
-            ),
-            (
-                json!({"stop": "é".repeat(17)}),
-                "Invalid request: each stop string may have at most 32 bytes, not 34",
+                json!({"stop": "é".repeat(129)}),
+                "Invalid request: each stop string may have at most 256 bytes, not 258",
             ),
             (
                 json!({"top_logprobs": 3}),
@@ -206,6 +204,14 @@ async fn the_moonshot_contract_uses_the_hosted_words() {
             (instant(json!({"temperature": 1})), "invalid temperature: only 0.6 is allowed for this model"),
             (json!({"top_p": 1}), "invalid top_p: only 0.95 is allowed for this model"),
             (json!({"n": 2}), "invalid n: only 1 is allowed for this model"),
+            (
+                json!({"stop": ["1", "2", "3", "4", "5", "6"]}),
+                "Invalid request: stop may have at most 5 strings, not 6",
+            ),
+            (
+                json!({"stop": "é".repeat(17)}),
+                "Invalid request: each stop string may have at most 32 bytes, not 34",
+            ),
             (json!({"presence_penalty": 1}), "invalid presence_penalty: only 0 is allowed for this model"),
             (
                 json!({"frequency_penalty": 0.1}),
@@ -233,9 +239,15 @@ async fn the_moonshot_contract_uses_the_hosted_words() {
     let constants =
         json!({"temperature": 1.0, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0});
     assert_eq!(server.chat(&hello_with(constants)).await.0, 200, "the fixed values may be written down");
-    let ignored = hello_with(json!({"top_k": 5, "seed": 3, "reasoning_effort": "none"}));
+    let ignored =
+        hello_with(json!({"top_k": 5, "seed": 3, "reasoning_effort": "none", "return_token_ids": true}));
     let response = server.post(&ignored).send().await.unwrap();
-    assert_eq!(response.headers()["x-kimi-notice"], "ignored reasoning_effort; ignored top_k");
+    assert_eq!(
+        response.headers()["x-kimi-notice"],
+        "ignored reasoning_effort; ignored top_k; ignored return_token_ids"
+    );
+    let (_, answer) = server.chat(&ignored).await;
+    assert!(answer.get("prompt_token_ids").is_none(), "{answer}");
 }
 
 #[tokio::test]
@@ -324,7 +336,9 @@ async fn no_value_of_any_key_is_a_server_error() {
     let keys = "model messages max_completion_tokens max_tokens temperature top_p n presence_penalty frequency_penalty stop \
         stream stream_options response_format tools tool_choice parallel_tool_calls thinking chat_template_kwargs \
         enable_thinking reasoning reasoning_effort thinking_budget logprobs top_logprobs seed top_k min_p \
-        repetition_penalty logit_bias stop_token_ids ignore_eos min_tokens agent functions function_call user";
+        repetition_penalty logit_bias stop_token_ids ignore_eos min_tokens agent functions function_call user \
+        include_stop_str_in_output return_token_ids continue_final_message add_generation_prompt prompt_cache_key \
+        cache_salt priority safety_identifier prediction metadata unknown";
     let message_keys = "role content name tool_calls tool_call_id reasoning_content reasoning partial tools";
     let values = [
         json!(null),

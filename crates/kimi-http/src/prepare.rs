@@ -1,0 +1,190 @@
+//! From a job to a request for the engine: the prompt as tokens, and how the answer will be read.
+
+use std::sync::Arc;
+
+use kimi_chat::{
+    OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, PlainParser, StopStrings,
+    TokenRole, Vocabulary,
+};
+use kimi_engine::{GenerateRequest, Sampling, Standing};
+use kimi_tokens::{EncodedPrompt, TokenId};
+
+use crate::ApiError;
+use crate::state::ReadyService;
+use crate::validate::{ChatJob, Prompt, RawPrompt, Stops};
+
+/// A job whose prompt is encoded and fits. From it come as many generations as the job has choices.
+pub(crate) struct Prepared {
+    prompt: EncodedPrompt,
+    reading: Reading,
+    sampling: Sampling,
+    max_tokens: usize,
+    stop_tokens: Vec<TokenId>,
+    /// Tokens that reach this side but are no text: stop tokens, and end tokens the client asked to ignore.
+    pub(crate) hidden_tokens: Vec<TokenId>,
+    pub(crate) choices: usize,
+    pub(crate) logprobs: Option<usize>,
+    pub(crate) one_tool_call: bool,
+    pub(crate) hide_reasoning: bool,
+    pub(crate) return_token_ids: bool,
+}
+
+/// How the answer is read.
+#[derive(Clone)]
+enum Reading {
+    /// As the model's message.
+    Chat(ParserOptions),
+    /// As plain text.
+    Plain { stop_strings: StopStrings, show_markers: bool },
+}
+
+impl Prepared {
+    /// Encodes the prompt, off the threads that serve everybody else. After this only the model can fail.
+    pub(crate) async fn encode(
+        job: ChatJob,
+        service: &ReadyService,
+        request_id: &str,
+    ) -> Result<Self, ApiError> {
+        let Stops { strings, token_ids, included, ignore_eos } = job.stops;
+        let reading = match &job.prompt {
+            Prompt::Chat(conversation) => {
+                Reading::Chat(ParserOptions::for_conversation(conversation, strings))
+            }
+            Prompt::Raw { show_markers, .. } => {
+                Reading::Plain { stop_strings: strings, show_markers: *show_markers }
+            }
+        };
+        let prompt = encode(job.prompt, service, request_id).await?;
+        let limits = service.engine.limits();
+        let prompt_tokens = prompt.tokens.len();
+        if prompt_tokens > limits.max_prompt_tokens {
+            return Err(ApiError::context_overflow(limits.max_context, prompt_tokens));
+        }
+        let end_tokens = service.markers.stop_tokens();
+        let mut stop_tokens = token_ids.clone();
+        if !ignore_eos {
+            stop_tokens.extend(end_tokens);
+        }
+        let mut hidden_tokens = if included { Vec::new() } else { token_ids };
+        // A chat's parser must see the end of the message.
+        let plain_end = matches!(reading, Reading::Plain { .. }) && !included;
+        if ignore_eos || plain_end {
+            hidden_tokens.extend(end_tokens);
+        }
+        Ok(Self {
+            prompt,
+            reading,
+            sampling: job.sampling,
+            max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
+            stop_tokens,
+            hidden_tokens,
+            choices: job.choices,
+            logprobs: job.logprobs,
+            one_tool_call: job.one_tool_call,
+            hide_reasoning: job.hide_reasoning,
+            return_token_ids: job.return_token_ids,
+        })
+    }
+
+    /// The prompt's token ids.
+    pub(crate) fn prompt_tokens(&self) -> &[TokenId] {
+        &self.prompt.tokens
+    }
+
+    /// What the engine is asked for the choice with this index.
+    pub(crate) fn request(&self, choice: usize) -> GenerateRequest {
+        let mut sampling = self.sampling.clone();
+        sampling.seed = seed_of_choice(sampling.seed, choice);
+        GenerateRequest {
+            prompt: self.prompt.clone(),
+            sampling,
+            max_tokens: self.max_tokens,
+            stop_tokens: self.stop_tokens.clone(),
+            logprobs: self.logprobs,
+            cache_scope: None,
+            standing: Standing::default(),
+        }
+    }
+
+    /// A reader for one answer.
+    pub(crate) fn parser(&self, service: &ReadyService) -> AnswerParser {
+        let vocabulary = Arc::clone(&service.vocabulary);
+        match self.reading.clone() {
+            Reading::Chat(options) => {
+                AnswerParser::Chat(Box::new(OutputParser::new(vocabulary, service.markers, options)))
+            }
+            Reading::Plain { stop_strings, show_markers } => {
+                AnswerParser::Plain(PlainParser::new(vocabulary, stop_strings, show_markers))
+            }
+        }
+    }
+
+    /// Whether answers begin with reasoning that the client will see.
+    pub(crate) fn shows_reasoning(&self) -> bool {
+        let thinks =
+            matches!(&self.reading, Reading::Chat(options) if options.start == OutputStart::Reasoning);
+        thinks && !self.hide_reasoning
+    }
+}
+
+/// The prompt as tokens.
+pub(crate) async fn encode(
+    prompt: Prompt,
+    service: &ReadyService,
+    request_id: &str,
+) -> Result<EncodedPrompt, ApiError> {
+    let (vocabulary, markers) = (Arc::clone(&service.vocabulary), service.markers);
+    let encoding = move || match prompt {
+        Prompt::Chat(conversation) => {
+            kimi_chat::encode(&conversation, &vocabulary, &markers).map_err(ApiError::from)
+        }
+        Prompt::Raw { prompt, .. } => encode_raw(prompt, &vocabulary),
+    };
+    tokio::task::spawn_blocking(encoding).await.unwrap_or_else(|panic| {
+        tracing::error!(%panic, "the prompt builder panicked");
+        Err(ApiError::internal(request_id, "The prompt could not be built"))
+    })
+}
+
+fn encode_raw(prompt: RawPrompt, vocabulary: &Vocabulary) -> Result<EncodedPrompt, ApiError> {
+    let tokens = match prompt {
+        RawPrompt::Text { text, parse_special: true } => vocabulary.encode_with_specials(&text),
+        RawPrompt::Text { text, parse_special: false } => vocabulary.encode_text(&text),
+        RawPrompt::Tokens(tokens) => tokens,
+    };
+    if tokens.is_empty() {
+        return Err(ApiError::invalid("Invalid request: the prompt must not be empty"));
+    }
+    Ok(EncodedPrompt { tokens })
+}
+
+/// Every choice draws from a random stream of its own; the first one's is that of a request with one choice.
+fn seed_of_choice(seed: u64, choice: usize) -> u64 {
+    /// 2⁶⁴ divided by the golden ratio, the increment of `SplitMix64` (Steele, Lea and Flood 2014).
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    seed.wrapping_add((choice as u64).wrapping_mul(GOLDEN))
+}
+
+/// The reader of one answer.
+pub(crate) enum AnswerParser {
+    Chat(Box<OutputParser>),
+    Plain(PlainParser),
+}
+
+impl AnswerParser {
+    /// Takes the next token and appends what it reveals.
+    pub(crate) fn push(&mut self, token: TokenId, out: &mut Vec<OutputEvent>) -> TokenRole {
+        match self {
+            Self::Chat(parser) => parser.push(token, out),
+            Self::Plain(parser) => parser.push(token, out),
+        }
+    }
+
+    /// Ends the answer and appends what was held back.
+    pub(crate) fn finish(self, out: &mut Vec<OutputEvent>) -> ParsedOutcome {
+        match self {
+            Self::Chat(parser) => parser.finish(out),
+            Self::Plain(parser) => parser.finish(out),
+        }
+    }
+}
