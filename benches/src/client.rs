@@ -1,28 +1,27 @@
-//! One streamed chat completion, with the clock running.
+//! Speaks to one server, and says what to do when that fails.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
-/// Speaks to one server.
+use crate::{
+    answer::{Answer, Recording, usage},
+    progress::Live,
+    request::{Template, message},
+    text::{Tokens, stream, words},
+};
+
+/// The random stream of the two small requests that measure how words become tokens.
+const PROBE_STREAM: u64 = u64::MAX - 2;
+
+/// A server of the `OpenAI` API.
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base_url: String,
     api_key: Option<String>,
-}
-
-/// A finished answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    /// From sending the request to the first token.
-    pub(crate) first_token: Duration,
-    /// Between two pieces of the answer that follow each other; one piece is usually one token.
-    pub(crate) gaps: Vec<Duration>,
-    /// As the server counts them.
-    pub(crate) prompt_tokens: u64,
-    /// As the server counts them; pieces when it does not.
-    pub(crate) completion_tokens: u64,
 }
 
 impl Client {
@@ -32,28 +31,104 @@ impl Client {
         Ok(Self { http, base_url, api_key: api_key.map(str::to_owned) })
     }
 
-    /// The id of the first model the server lists.
-    pub(crate) async fn first_model(&self) -> Result<String> {
-        let request = self.authorized(self.http.get(format!("{}/models", self.base_url)));
-        let list: Value = request.send().await?.error_for_status()?.json().await?;
-        let id = list["data"][0]["id"].as_str().context("the server lists no model")?;
-        Ok(id.to_owned())
+    /// The model to ask: `wanted`, if the server lists it, or the first that it lists.
+    pub(crate) async fn model(&self, wanted: Option<&str>) -> Result<String> {
+        let response = self.send(self.http.get(format!("{}/models", self.base_url))).await?;
+        if let (Some(wanted), StatusCode::NOT_FOUND) = (wanted, response.status()) {
+            return Ok(wanted.to_owned());
+        }
+        let list: Value =
+            self.check(response).await?.json().await.context("the list of models is not JSON")?;
+        let known: Vec<&str> =
+            list["data"].as_array().into_iter().flatten().filter_map(|model| model["id"].as_str()).collect();
+        match wanted {
+            Some(wanted) => {
+                ensure!(
+                    known.contains(&wanted),
+                    "the server has no model {wanted:?}; give --model one of: {}",
+                    known.join(", ")
+                );
+                Ok(wanted.to_owned())
+            }
+            None => {
+                Ok((*known.first().context("the server lists no model; name one with --model")?).to_owned())
+            }
+        }
+    }
+
+    /// Asks two small prompts, and learns from their counts what a word costs.
+    ///
+    /// `None` when the server does not count tokens. Errors are those every request would meet.
+    pub(crate) async fn measure_tokens(&self, template: &Template) -> Result<Option<Tokens>> {
+        const WORDS: [usize; 2] = [64, 320];
+        let mut random = stream(template.seed, PROBE_STREAM);
+        let mut counted = Vec::new();
+        for count in WORDS {
+            // Numbered as questions are.
+            let question = format!("{count}. {}", words(&mut random, count));
+            let mut body = template.body(&[message("user", &question)], 1);
+            body["stream"] = false.into();
+            if let Some(fields) = body.as_object_mut() {
+                fields.shift_remove("stream_options");
+            }
+            let response = self.send(self.http.post(self.chat_url()).json(&body)).await?;
+            let answer: Value = self.check(response).await?.json().await.context("the answer is not JSON")?;
+            counted.extend(usage(&answer["usage"]).map(|usage| (count, usage.prompt)));
+        }
+        let [short, long] = counted[..] else { return Ok(None) };
+        Ok(Some(Tokens::measured(short, long)))
     }
 
     /// Sends `body`, reads the stream to its end, and measures it.
-    pub(crate) async fn stream(&self, body: &Value) -> Result<Answer> {
-        let start = Instant::now();
-        let request = self.authorized(self.http.post(format!("{}/chat/completions", self.base_url)));
-        let mut response = request.json(body).send().await.context("cannot reach the server")?;
+    pub(crate) async fn ask(&self, body: &Value, due: Instant, live: &Live) -> Result<Answer> {
+        let sent = Instant::now();
+        let request = self.authorized(self.http.post(self.chat_url())).json(body);
+        let mut response = request.send().await.context("cannot reach the server")?;
         if !response.status().is_success() {
             let status = response.status();
-            bail!("{status}: {}", response.text().await.unwrap_or_default());
+            bail!("{status}: {}", reason(&response.text().await.unwrap_or_default()));
         }
-        let mut stream = Stream::default();
+        let mut recording = Recording::default();
         while let Some(bytes) = response.chunk().await.context("the connection broke")? {
-            stream.push(&bytes, Instant::now())?;
+            live.pieces(recording.push(&bytes, Instant::now())?);
         }
-        stream.answer(start)
+        recording.finish(due, sent, Instant::now())
+    }
+
+    fn chat_url(&self) -> String {
+        format!("{}/chat/completions", self.base_url)
+    }
+
+    /// Sends a request of the preparation, where the reader learns that there is no server.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
+        self.authorized(request).send().await.map_err(|error| {
+            let cause = root_cause(&error);
+            anyhow!(
+                "no server answers at {} ({cause}): start one, or say where it is with --base-url",
+                self.base_url
+            )
+        })
+    }
+
+    /// The response, or what its status means for whoever runs the measurement.
+    async fn check(&self, response: Response) -> Result<Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let url = response.url().to_string();
+        let said = reason(&response.text().await.unwrap_or_default());
+        let advice = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.api_key.is_none() => {
+                "the server wants an API key: give --api-key or set KIMI_API_KEY"
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "the server refuses this API key: correct --api-key or KIMI_API_KEY"
+            }
+            StatusCode::NOT_FOUND => "there is no such API or model: --base-url usually ends in /v1",
+            _ => "the server refuses the request",
+        };
+        bail!("{advice} ({status} from {url}: {said})")
     }
 
     fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -64,60 +139,20 @@ impl Client {
     }
 }
 
-/// The events of one answer as they arrive.
-#[derive(Default)]
-struct Stream {
-    /// Bytes of a line that has not ended.
-    line: Vec<u8>,
-    pieces: Vec<Instant>,
-    usage: Option<(u64, u64)>,
-    done: bool,
+/// The message of an error body, or the body's beginning.
+fn reason(body: &str) -> String {
+    const SHOWN: usize = 300;
+    let message = serde_json::from_str::<Value>(body)
+        .ok()
+        .and_then(|json| json["error"]["message"].as_str().or(json["message"].as_str()).map(str::to_owned));
+    let text = message.unwrap_or_else(|| body.trim().to_owned());
+    if text.is_empty() { "no reason given".to_owned() } else { text.chars().take(SHOWN).collect() }
 }
 
-impl Stream {
-    fn push(&mut self, bytes: &[u8], now: Instant) -> Result<()> {
-        self.line.extend_from_slice(bytes);
-        while let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = self.line.drain(..=end).collect();
-            if let Some(data) = line.trim_ascii().strip_prefix(b"data:") {
-                self.event(data.trim_ascii(), now)?;
-            }
-        }
-        Ok(())
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
     }
-
-    fn event(&mut self, data: &[u8], now: Instant) -> Result<()> {
-        if data == b"[DONE]" {
-            self.done = true;
-            return Ok(());
-        }
-        let chunk: Value = serde_json::from_slice(data).context("an event of the stream is not JSON")?;
-        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
-            bail!("the stream ended with an error: {error}");
-        }
-        if has_output(&chunk["choices"][0]["delta"]) {
-            self.pieces.push(now);
-        }
-        let count = |name: &str| chunk["usage"][name].as_u64();
-        self.usage = count("prompt_tokens").zip(count("completion_tokens")).or(self.usage);
-        Ok(())
-    }
-
-    fn answer(self, start: Instant) -> Result<Answer> {
-        ensure!(self.done, "the stream was cut: it ended without [DONE]");
-        let first = self.pieces.first().context("the answer is empty")?;
-        let (prompt_tokens, completion_tokens) = self.usage.unwrap_or((0, self.pieces.len() as u64));
-        Ok(Answer {
-            first_token: *first - start,
-            gaps: self.pieces.windows(2).map(|pair| pair[1] - pair[0]).collect(),
-            prompt_tokens,
-            completion_tokens,
-        })
-    }
-}
-
-/// Whether a delta carries text or a part of a tool call; the first one often carries the role alone.
-fn has_output(delta: &Value) -> bool {
-    let text = |name: &str| delta[name].as_str().is_some_and(|text| !text.is_empty());
-    text("content") || text("reasoning_content") || text("reasoning") || delta["tool_calls"].is_array()
+    cause.to_string()
 }

@@ -1,91 +1,123 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
+mod arrivals;
+mod bench;
 mod client;
-mod closed_loop;
+mod compare;
+mod drive;
+mod lengths;
+mod load;
+mod modes;
+mod options;
+mod page;
+mod progress;
 mod report;
-mod workload;
+mod request;
+mod stats;
+mod table;
+mod text;
 
 use std::{
-    io::{Write as _, stderr, stdout},
+    io::{Write as _, stdout},
+    path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, Subcommand};
 
-use crate::{client::Client, closed_loop::Level, report::Report, workload::Workload};
+use crate::{
+    bench::Bench,
+    compare::Compare,
+    modes::{
+        Mode, interference::Interference, latency::Latency, prefix::Prefix, serve::Serve,
+        throughput::Throughput,
+    },
+    report::{OutputArgs, Report, now},
+};
 
-/// Measures an OpenAI-compatible server: time to first token, time between tokens, throughput.
+/// Measures any OpenAI-compatible server as a client sees it.
 #[derive(Debug, Parser)]
-#[command(name = "kimi-bench", version)]
-struct Args {
-    /// Where the API is, `/v1` included.
-    #[arg(long, default_value = "http://127.0.0.1:8000/v1")]
-    base_url: String,
-    /// The model to ask; the server's first one if not given.
-    #[arg(long)]
-    model: Option<String>,
-    /// Sent as a bearer token.
-    #[arg(long, env = "KIMI_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
-    /// Clients that wait for their answer and ask again, one measurement for each number.
-    #[arg(long, value_delimiter = ',', default_value = "1,4,16")]
-    concurrency: Vec<usize>,
-    /// Requests of each measurement.
-    #[arg(long, default_value_t = 32)]
-    requests: usize,
-    /// Words of each prompt, which are about as many tokens.
-    #[arg(long, default_value_t = 128)]
-    prompt_tokens: usize,
-    /// The most tokens of each answer, reasoning included.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
-    /// Decides the prompts and the sampling; the same seed asks the same.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Sampling temperature; 0 is greedy.
-    #[arg(long, default_value_t = 0.0)]
-    temperature: f32,
-    /// Seconds after which a measurement ends, finished or not.
-    #[arg(long, default_value_t = 300)]
-    time_limit: u64,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
+#[command(name = "kimi-bench", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One client alone, over prompt and output lengths
+    Latency(Latency),
+    /// Closed loop: as much as so many clients can get
+    Throughput(Throughput),
+    /// Open loop: Poisson arrivals at given rates
+    Serve(Serve),
+    /// The first token of a known prefix against an unknown one, and of conversations
+    Prefix(Prefix),
+    /// Whether streams stutter while a long prompt is computed
+    Interference(Interference),
+    /// Two result files side by side
+    Compare(Compare),
+    /// A result file as a table and a page
+    Report(Show),
+}
+
+/// Options of `kimi-bench report`.
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// Results that `--json` kept
+    file: PathBuf,
+    /// Write the page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let args = Args::parse();
-    ensure!(!args.concurrency.contains(&0), "--concurrency 0 asks nothing; give numbers from 1 on");
-    let client = Client::new(&args.base_url, args.api_key.as_deref())?;
-    let model = match args.model {
-        Some(model) => model,
-        None => {
-            client.first_model().await.context("cannot find out which model the server has; give --model")?
+    match &Arguments::parse().command {
+        Command::Latency(mode) => measure(mode).await,
+        Command::Throughput(mode) => measure(mode).await,
+        Command::Serve(mode) => measure(mode).await,
+        Command::Prefix(mode) => measure(mode).await,
+        Command::Interference(mode) => measure(mode).await,
+        Command::Compare(compare) => {
+            print(&compare.run()?)?;
+            Ok(ExitCode::SUCCESS)
         }
-    };
-    let workload = Workload {
-        model,
-        prompt_words: args.prompt_tokens,
-        max_tokens: args.max_tokens,
-        temperature: args.temperature,
-        seed: args.seed,
-    };
-    let mut report = Report::new(&args.base_url, &workload);
-    for (index, &concurrency) in args.concurrency.iter().enumerate() {
-        writeln!(stderr(), "{} requests, {concurrency} at a time", args.requests)?;
-        // Other prompts in every measurement, or a prefix cache would answer for the model.
-        let level = Level {
-            concurrency,
-            requests: args.requests,
-            first_request: index * args.requests,
-            time_limit: Duration::from_secs(args.time_limit),
-        };
-        report.add(concurrency, &level.run(&client, &workload).await);
+        Command::Report(show) => {
+            let report = Report::read(&show.file)?;
+            report.write(&OutputArgs { json: None, html: show.html.clone() })?;
+            print(&report.text())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    let text = if args.json { serde_json::to_string_pretty(&report)? } else { report.table() };
-    writeln!(stdout(), "{text}")?;
-    Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs a mode against its server, and fails when a request failed.
+async fn measure(mode: &impl Mode) -> Result<ExitCode> {
+    let args = mode.bench();
+    let bench = Bench::connect(args).await?;
+    let findings = mode.run(&bench).await?;
+    let model = &bench.template.model;
+    let report = Report {
+        tool: concat!("kimi-bench ", env!("CARGO_PKG_VERSION")).to_owned(),
+        mode: mode.name().to_owned(),
+        label: args.label.clone().unwrap_or_else(|| model.clone()),
+        created: now(),
+        base_url: args.base_url.clone(),
+        model: model.clone(),
+        settings: serde_json::to_value(mode)?,
+        tokens: bench.tokens,
+        sections: findings.sections,
+        ratios: findings.ratios,
+        warnings: findings.warnings,
+    };
+    print(&report.text())?;
+    report.write(&args.output)?;
+    Ok(if report.has_failures() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(text: &str) -> Result<()> {
+    Ok(writeln!(stdout(), "{text}")?)
 }
