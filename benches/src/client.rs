@@ -83,7 +83,8 @@ impl Client {
     pub(crate) async fn ask(&self, body: &Value, due: Instant, live: &Live) -> Result<Answer> {
         let sent = Instant::now();
         let request = self.authorized(self.http.post(self.chat_url())).json(body);
-        let mut response = request.send().await.context("cannot reach the server")?;
+        let mut response =
+            send(request).await.map_err(|error| anyhow!("no answer: {}", root_cause(&error)))?;
         if !response.status().is_success() {
             let status = response.status();
             bail!("{status}: {}", reason(&response.text().await.unwrap_or_default()));
@@ -101,7 +102,7 @@ impl Client {
 
     /// Sends a request of the preparation, where the reader learns that there is no server.
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
-        self.authorized(request).send().await.map_err(|error| {
+        send(self.authorized(request)).await.map_err(|error| {
             let cause = root_cause(&error);
             anyhow!(
                 "no server answers at {} ({cause}): start one, or say where it is with --base-url",
@@ -136,6 +137,16 @@ impl Client {
             Some(key) => request.bearer_auth(key),
             None => request,
         }
+    }
+}
+
+/// Sends a request, and once more when its connection turns out to be closed: servers close kept connections when they
+/// like, and a client only notices when it uses one. The clock goes on.
+async fn send(request: reqwest::RequestBuilder) -> reqwest::Result<Response> {
+    let again = request.try_clone();
+    match (request.send().await, again) {
+        (Err(error), Some(again)) if error.is_request() && !error.is_connect() => again.send().await,
+        (response, _) => response,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Ratios nearer to 1 than this are not called better or worse.
-const NOISE: f64 = 0.05;
+const NOISE: f64 = 0.1;
 
 /// Options of `kimi-bench compare`.
 #[derive(Clone, Debug, Args)]

@@ -19,7 +19,7 @@ mod table;
 mod text;
 
 use std::{
-    io::{Write as _, stdout},
+    io::{Write as _, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
 };
@@ -74,8 +74,19 @@ struct Show {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match &Arguments::parse().command {
+async fn main() -> ExitCode {
+    match run(&Arguments::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody is left to hear that standard error is closed.
+            let _ = writeln!(stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: &Command) -> Result<ExitCode> {
+    match command {
         Command::Latency(mode) => measure(mode).await,
         Command::Throughput(mode) => measure(mode).await,
         Command::Serve(mode) => measure(mode).await,

@@ -183,24 +183,28 @@ fn percentiles(read: fn(&Point) -> Option<Spread>) -> Vec<Figure> {
     ]
 }
 
-/// One line for each figure of each section. Colours tell figures apart; of several reports, they tell the reports
-/// apart, and dashes the figures.
+/// One line for each figure of a section, told apart by colours. Of several sections only the first and the last figure,
+/// told apart by dashes; there, colours tell the sections apart.
 fn lines(sections: &[(&str, &Section)], figures: &[Figure]) -> Vec<Line> {
     let several = sections.len() > 1;
     let mut lines = Vec::new();
     for (place, (label, section)) in sections.iter().enumerate() {
         for (index, (name, figure)) in figures.iter().enumerate() {
-            let values = section.points.iter().filter(|point| point.seconds > 0.0 || point.itl_ms.is_some());
-            let values = values
-                .filter_map(|point| Some(Dot { x: point.x, y: figure(point)?, name: point.name.clone() }));
+            if several && index > 0 && index + 1 < figures.len() {
+                continue;
+            }
             lines.push(Line {
                 name: if several { format!("{label}, {name}") } else { (*name).to_owned() },
                 colour: if several { place } else { index },
-                dash: if several { index } else { 0 },
-                values: values.collect(),
+                dash: usize::from(several && index > 0),
+                values: section.points.iter().filter_map(|point| dot(point, figure)).collect(),
             });
         }
     }
     lines.retain(|line| !line.values.is_empty());
     lines
+}
+
+fn dot(point: &Point, figure: impl Fn(&Point) -> Option<f64>) -> Option<Dot> {
+    Some(Dot { x: point.x, y: figure(point)?, name: point.name.clone() })
 }
