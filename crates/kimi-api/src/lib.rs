@@ -6,6 +6,7 @@ mod chat_request;
 mod chat_response;
 mod completion;
 mod error;
+mod file;
 mod message;
 mod model_list;
 mod server_info;
@@ -28,6 +29,7 @@ pub use completion::{
     Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompts, TextOrTokens,
 };
 pub use error::{ErrorBody, ErrorDetail};
+pub use file::{FileDeleted, FileList, FileObject, FilePurpose};
 pub use message::{
     Arguments, ChatMessage, Content, FunctionCall, MediaUrl, Part, Role, ToolCall, ToolCallKind,
 };

@@ -97,7 +97,16 @@ impl Engine {
             logprobs: request.logprobs,
             prompt: request.prompt.tokens.into(),
         });
-        let live = LiveRequest { events, introduction, submitted, last_token: None, span, _slot: slot };
+        let live = LiveRequest {
+            events,
+            introduction,
+            submitted,
+            started: None,
+            first_token: None,
+            last_token: None,
+            span,
+            _slot: slot,
+        };
         match added {
             Ok(()) => {
                 self.live.insert(id, live);

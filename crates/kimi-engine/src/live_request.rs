@@ -17,6 +17,9 @@ pub(crate) struct LiveRequest {
     /// What the runner must know of it, until the first step that has it told so.
     pub(crate) introduction: Option<NewSequence>,
     pub(crate) submitted: Instant,
+    /// When its first step began.
+    pub(crate) started: Option<Instant>,
+    pub(crate) first_token: Option<Instant>,
     pub(crate) last_token: Option<Instant>,
     /// The caller's span, so that what is logged here is found with the request.
     pub(crate) span: Span,
@@ -33,14 +36,22 @@ impl LiveRequest {
     /// What the runner must be told with the first step, once.
     pub(crate) fn introduce(&mut self, metrics: &EngineMetrics) -> Option<NewSequence> {
         let introduction = self.introduction.take()?;
-        metrics.queue_seconds.record(self.submitted.elapsed());
+        let now = Instant::now();
+        self.started = Some(now);
+        metrics.queue_seconds.record(now - self.submitted);
         Some(introduction)
     }
 
     /// Sends a token. A reader that has just gone is noticed before the next step.
     pub(crate) fn token(&mut self, token: SampledToken, now: Instant, metrics: &EngineMetrics) {
         match self.last_token.replace(now) {
-            None => metrics.first_token_seconds.record(now - self.submitted),
+            None => {
+                self.first_token = Some(now);
+                metrics.first_token_seconds.record(now - self.submitted);
+                if let Some(started) = self.started {
+                    metrics.prefill_seconds.record(now - started);
+                }
+            }
             Some(last) => metrics.inter_token_seconds.record(now - last),
         }
         metrics.generation_tokens.increment(1);
@@ -56,6 +67,11 @@ impl LiveRequest {
         metrics.prompt_tokens.increment(finished.prompt_tokens as u64);
         metrics.cached_tokens.increment(finished.cached_tokens as u64);
         metrics.request_seconds.record(self.submitted.elapsed());
+        metrics.request_prompt_tokens.record(finished.prompt_tokens as f64);
+        metrics.request_generation_tokens.record(finished.completion_tokens as f64);
+        if let (Some(first), Some(last)) = (self.first_token, self.last_token) {
+            metrics.decode_seconds.record(last - first);
+        }
         self.span.in_scope(|| {
             debug!(
                 reason = ?finished.reason,

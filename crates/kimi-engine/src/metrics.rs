@@ -17,6 +17,14 @@ pub const QUEUE_SECONDS: &str = "kimi_request_queue_time_seconds";
 pub const FIRST_TOKEN_SECONDS: &str = "kimi_time_to_first_token_seconds";
 /// From token to token.
 pub const INTER_TOKEN_SECONDS: &str = "kimi_inter_token_latency_seconds";
+/// From the first step to the first token.
+pub const PREFILL_SECONDS: &str = "kimi_request_prefill_time_seconds";
+/// From the first token to the last.
+pub const DECODE_SECONDS: &str = "kimi_request_decode_time_seconds";
+/// Tokens of a request's prompt.
+pub const REQUEST_PROMPT_TOKENS: &str = "kimi_request_prompt_tokens";
+/// Tokens of a request's answer.
+pub const REQUEST_GENERATION_TOKENS: &str = "kimi_request_generation_tokens";
 /// From submission to the end.
 pub const REQUEST_SECONDS: &str = "kimi_e2e_request_latency_seconds";
 /// Duration of a step.
@@ -51,7 +59,7 @@ pub const SECONDS_BUCKETS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0,
     600.0,
 ];
-/// Upper bounds for [`STEP_TOKENS`].
+/// Upper bounds for [`STEP_TOKENS`] and the tokens of a request.
 pub const TOKENS_BUCKETS: &[f64] =
     &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 
@@ -97,6 +105,18 @@ pub const METRICS: &[Metric] = &[
         REQUEST_SECONDS,
         MetricKind::Histogram,
         "from submission to the last token of requests that finished",
+    ),
+    metric(PREFILL_SECONDS, MetricKind::Histogram, "from a request's first step to its first token"),
+    metric(
+        DECODE_SECONDS,
+        MetricKind::Histogram,
+        "from the first token to the last of requests that finished",
+    ),
+    metric(REQUEST_PROMPT_TOKENS, MetricKind::Histogram, "tokens in the prompts of requests that finished"),
+    metric(
+        REQUEST_GENERATION_TOKENS,
+        MetricKind::Histogram,
+        "tokens in the answers of requests that finished",
     ),
     metric(STEP_SECONDS, MetricKind::Histogram, "duration of a step of the model"),
     metric(STEP_TOKENS, MetricKind::Histogram, "tokens computed in a step, all sequences together"),
@@ -155,6 +175,10 @@ pub(crate) struct EngineMetrics {
     pub(crate) first_token_seconds: Histogram,
     pub(crate) inter_token_seconds: Histogram,
     pub(crate) request_seconds: Histogram,
+    pub(crate) prefill_seconds: Histogram,
+    pub(crate) decode_seconds: Histogram,
+    pub(crate) request_prompt_tokens: Histogram,
+    pub(crate) request_generation_tokens: Histogram,
     pub(crate) step_seconds: Histogram,
     pub(crate) step_tokens: Histogram,
     pub(crate) prompt_tokens: Counter,
@@ -181,6 +205,10 @@ impl EngineMetrics {
             first_token_seconds: histogram!(FIRST_TOKEN_SECONDS),
             inter_token_seconds: histogram!(INTER_TOKEN_SECONDS),
             request_seconds: histogram!(REQUEST_SECONDS),
+            prefill_seconds: histogram!(PREFILL_SECONDS),
+            decode_seconds: histogram!(DECODE_SECONDS),
+            request_prompt_tokens: histogram!(REQUEST_PROMPT_TOKENS),
+            request_generation_tokens: histogram!(REQUEST_GENERATION_TOKENS),
             step_seconds: histogram!(STEP_SECONDS),
             step_tokens: histogram!(STEP_TOKENS),
             prompt_tokens: counter!(PROMPT_TOKENS_TOTAL),

@@ -141,6 +141,10 @@ fn every_request_is_counted_once_and_every_token_timed() {
     assert_eq!(ledger.distribution(names::INTER_TOKEN_SECONDS).0, 2 + 3);
     assert_eq!(ledger.distribution(names::QUEUE_SECONDS).0, 3);
     assert_eq!(ledger.distribution(names::REQUEST_SECONDS).0, 2);
+    assert_eq!(ledger.distribution(names::PREFILL_SECONDS).0, 3);
+    assert_eq!(ledger.distribution(names::DECODE_SECONDS).0, 2);
+    assert_eq!(ledger.distribution(names::REQUEST_PROMPT_TOKENS), (2, 11.0));
+    assert_eq!(ledger.distribution(names::REQUEST_GENERATION_TOKENS), (2, 7.0));
     assert_eq!(ledger.distribution(names::STEP_SECONDS).0, 3 + 4 + 2);
     assert_eq!(ledger.distribution(names::STEP_TOKENS), (9, f64::from(5 + 2 + 6 + 3 + 7 + 1)));
     assert_eq!(ledger.gauge(names::BLOCKS_USED).to_bits(), 0.0_f64.to_bits());

@@ -10,8 +10,11 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tower_http::cors::CorsLayer;
 
+use crate::file_store::FileStore;
 use crate::state::{ReadyService, ServerState};
-use crate::{ApiError, ApiKeys, Contract, LoadProgress, Policy, Service, auth, routes, telemetry};
+use crate::{
+    ApiError, ApiKeys, Contract, FileLimits, LoadProgress, Policy, Service, auth, routes, telemetry,
+};
 
 /// Renders all metrics in Prometheus' text format; the recorder belongs to the binary.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
@@ -37,6 +40,8 @@ pub struct AppConfig {
     pub keep_alive: Duration,
     /// The largest body of a chat request, in bytes.
     pub chat_body_limit: usize,
+    /// How much may be uploaded.
+    pub files: FileLimits,
 }
 
 impl AppConfig {
@@ -60,6 +65,7 @@ struct Inner {
     state: watch::Sender<ServerState>,
     started: Instant,
     running: TaskTracker,
+    files: FileStore,
 }
 
 impl App {
@@ -69,7 +75,8 @@ impl App {
         let (state, _) =
             watch::channel(ServerState::Loading { progress: LoadProgress::default(), since: started });
         let policy = Policy::of(config.contract);
-        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new() }))
+        let files = FileStore::new(config.files);
+        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new(), files }))
     }
 
     /// Says how far loading is; `/health` repeats it.
@@ -109,6 +116,9 @@ impl App {
             .route("/v1/completions", routing::post(routes::create_completion))
             .route("/v1/tokenizers/estimate-token-count", routing::post(routes::estimate))
             .route("/v1/users/me/balance", routing::get(routes::balance))
+            .route("/v1/files", routing::post(routes::files::upload).get(routes::files::list))
+            .route("/v1/files/{id}", routing::get(routes::files::retrieve).delete(routes::files::delete))
+            .route("/v1/files/{id}/content", routing::get(routes::files::content))
             .route("/v1/models", routing::get(routes::list_models))
             // Names contain slashes.
             .route("/v1/models/{*name}", routing::get(routes::retrieve_model))
@@ -137,6 +147,10 @@ impl App {
     /// Counts the answers that are being written, so that a stop can wait for them.
     pub(crate) fn running(&self) -> &TaskTracker {
         &self.0.running
+    }
+
+    pub(crate) fn files(&self) -> &FileStore {
+        &self.0.files
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -18,6 +18,10 @@ pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
 }
 
+/// Who asks: the digest of a known key; nobody in particular when no keys are asked for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Caller(Option<[u8; 32]>);
+
 impl ApiKeys {
     /// No keys: everyone who can connect may ask.
     pub fn none() -> Self {
@@ -45,9 +49,9 @@ impl ApiKeys {
         self.digests.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(&digest)).into()
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.is_empty() {
-            return Ok(());
+            return Ok(Caller(None));
         }
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let (scheme, key) = header.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::no_key)?;
@@ -55,7 +59,11 @@ impl ApiKeys {
         if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
             return Err(ApiError::no_key());
         }
-        if self.contains(key) { Ok(()) } else { Err(ApiError::wrong_key()) }
+        if self.contains(key) {
+            Ok(Caller(Some(Sha256::digest(key).into())))
+        } else {
+            Err(ApiError::wrong_key())
+        }
     }
 }
 
@@ -65,14 +73,15 @@ impl std::fmt::Debug for ApiKeys {
     }
 }
 
-/// Turns away requests without a known key, unknown routes included.
+/// Turns away requests without a known key, unknown routes included, and notes who asks.
 pub(crate) async fn require_key(
     State(app): State<App>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     if !OPEN_PATHS.contains(&request.uri().path()) {
-        app.config().api_keys.check(request.headers())?;
+        let caller = app.config().api_keys.check(request.headers())?;
+        request.extensions_mut().insert(caller);
     }
     Ok(next.run(request).await)
 }

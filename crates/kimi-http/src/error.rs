@@ -64,6 +64,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "resource_not_found_error", message)
     }
 
+    /// 404: a file that does not exist, or is somebody else's.
+    pub fn file_not_found(id: &str) -> Self {
+        let message = format!("Not found the file {id} or Permission denied");
+        Self::new(StatusCode::NOT_FOUND, "resource_not_found_error", message)
+    }
+
     /// 404: no such route.
     pub fn route_not_found(method: &str, path: &str) -> Self {
         let message = format!("There is no {method} {path} on this server");

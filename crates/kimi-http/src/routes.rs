@@ -3,10 +3,12 @@
 mod account;
 mod chat;
 mod completions;
+pub(crate) mod files;
 mod health;
 mod metrics;
 mod models;
 mod tokenize;
+mod upload;
 
 pub(crate) use account::balance;
 pub(crate) use chat::create_chat_completion;

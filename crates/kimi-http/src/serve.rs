@@ -48,6 +48,7 @@ pub async fn serve(
         close.cancel();
     };
     let ((), ()) = tokio::join!(accept_until(listener, &app, &close), stop);
+    app.files().clear();
     Ok(())
 }
 

@@ -95,6 +95,12 @@ pub(crate) struct ServeArgs {
     /// The most answers a request may ask for with `n`.
     #[arg(long, value_name = "N", default_value = "8")]
     pub(crate) max_n: NonZeroUsize,
+    /// Space for the files that each API key uploads to /v1/files.
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = parse_size)]
+    pub(crate) files_quota: u64,
+    /// Hours after which an uploaded file is deleted; all are deleted when the server ends.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    pub(crate) files_keep: u64,
     /// Send reasoning under the name `reasoning` as well.
     #[arg(long)]
     pub(crate) reasoning_alias: bool,

@@ -1,9 +1,12 @@
 //! What the arguments mean. The only reader of the environment.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use kimi_http::{ApiKeys, AppConfig};
+use kimi_http::{ApiKeys, AppConfig, FileLimits};
 use kimi_k2::HubConfig;
 
 use crate::args::{Contract, ServeArgs};
@@ -70,7 +73,12 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
         cors: false,
         version: env!("CARGO_PKG_VERSION"),
         render_metrics: Some(render_metrics),
-        keep_alive: std::time::Duration::from_secs(10),
+        keep_alive: Duration::from_secs(10),
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
+        files: FileLimits {
+            total_bytes: args.files_quota,
+            keep_for: Duration::from_secs(args.files_keep.saturating_mul(60 * 60)),
+            ..FileLimits::DEFAULT
+        },
     }
 }

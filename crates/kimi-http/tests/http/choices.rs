@@ -68,7 +68,8 @@ async fn one_failed_choice_fails_the_answer_and_ends_the_others() {
 
 #[tokio::test]
 async fn an_engine_without_room_for_all_choices_refuses_the_request() {
-    let mut setup = Setup::new(saying("</think>ok<|im_end|>"));
+    // Slow enough that no choice ends before the last one is asked for.
+    let mut setup = Setup::new(saying("</think>ok<|im_end|>").with_step_time(Duration::from_millis(50)));
     (setup.max_sequences, setup.max_waiting) = (2, 1);
     let server = setup.serve().await;
     let (status, body) = server.chat(&hello_with(json!({"n": 4}))).await;

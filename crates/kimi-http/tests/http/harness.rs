@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use kimi_chat::{Markers, Vocabulary};
 use kimi_engine::{EngineConfig, EngineHandle, FakeRunner, SchedulerConfig};
-use kimi_http::{ApiKeys, App, AppConfig, Contract, ModelCard, Service};
+use kimi_http::{ApiKeys, App, AppConfig, Contract, FileLimits, ModelCard, Service};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -76,6 +76,7 @@ pub(crate) fn config() -> AppConfig {
         render_metrics: None,
         keep_alive: AppConfig::KEEP_ALIVE,
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
+        files: FileLimits::DEFAULT,
     }
 }
 

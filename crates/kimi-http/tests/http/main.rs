@@ -5,6 +5,7 @@ mod answers;
 mod choices;
 mod completions;
 mod counting;
+mod files;
 mod harness;
 mod leaving;
 mod operations;

@@ -155,10 +155,13 @@ async fn metrics_are_what_the_binary_renders() {
     let server = ok().serve().await;
     assert_eq!(server.get_json("/metrics").await.0, 404);
     let mut setup = ok();
-    setup.config.render_metrics = Some(Arc::new(|| "kimi_up 1\n".to_owned()));
+    setup.config.render_metrics = Some(Arc::new(|| "kimi_up 1\nkimi_requests_waiting 0\n".to_owned()));
     let response = setup.serve().await.get("/metrics").await;
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
-    assert_eq!(response.text().await.unwrap(), "kimi_up 1\n");
+    assert_eq!(
+        response.text().await.unwrap(),
+        "kimi_up 1\nkimi_requests_waiting 0\nvllm:num_requests_waiting{model_name=\"kimi-nano\"} 0\n"
+    );
 }
 
 #[test]
