@@ -2,12 +2,12 @@
 
 mod answer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kimi_scheduler::{PlanEntry, SequenceId};
+use kimi_scheduler::{BlockId, PlanEntry, SequenceId};
 use kimi_tokens::TokenId;
 
 pub use self::answer::{FakeAnswer, FakeFailure, FakeFailureKind, FakeTokens};
@@ -25,6 +25,8 @@ pub struct FakeRunner {
     /// `(step, message)`.
     fatal: Option<(u64, String)>,
     sequences: BTreeMap<SequenceId, FakeSequence>,
+    /// Blocks that a step wrote to.
+    written: HashSet<BlockId>,
     sequences_seen: usize,
     steps_seen: u64,
     submitted: Option<(Arc<StepBatch>, Instant)>,
@@ -76,6 +78,7 @@ impl FakeRunner {
             non_finite: Vec::new(),
             fatal: None,
             sequences: BTreeMap::new(),
+            written: HashSet::new(),
             sequences_seen: 0,
             steps_seen: 0,
             submitted: None,
@@ -156,7 +159,9 @@ impl ModelRunner for FakeRunner {
         for entry in &batch.plan.entries {
             let id = entry.sequence;
             let sequence = self.sequences.get_mut(&id).ok_or_else(|| broken(id, "is planned but unknown"))?;
-            if sequence.run(entry)? {
+            let samples = sequence.run(entry, &self.written)?;
+            self.written.extend(entry.blocks.iter());
+            if samples {
                 step_time = step_time.max(sequence.answer.time_of(sequence.generated));
                 sampled.push((id, sequence.sample()?));
             }
@@ -168,11 +173,13 @@ impl ModelRunner for FakeRunner {
 
 impl FakeSequence {
     /// Checks an entry and books it; says whether it samples.
-    fn run(&mut self, entry: &PlanEntry) -> Result<bool, RunnerError> {
+    fn run(&mut self, entry: &PlanEntry, written: &HashSet<BlockId>) -> Result<bool, RunnerError> {
         let end = entry.start + entry.tokens.len();
         let length = self.prompt_tokens + self.generated;
-        let starts_over = entry.start == 0;
-        if entry.start != self.computed && !starts_over {
+        // Whoever was preempted comes back to the beginning, or to what the prefix cache still has of it.
+        let skips = entry.start > self.computed && self.computed > 0;
+        let begun_by_others = entry.blocks.first().is_some_and(|block| written.contains(block));
+        if skips || entry.start > 0 && !begun_by_others {
             return Err(broken(entry.sequence, "has positions that were never computed"));
         }
         if entry.tokens.is_empty() || end > length || entry.samples != (end == length) {

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tower_http::cors::CorsLayer;
 
+use crate::auth::Caller;
 use crate::file_store::FileStore;
 use crate::state::{ReadyService, ServerState};
+use crate::tenancy::{Tenancy, TenantKey};
 use crate::{
     ApiError, ApiKeys, Contract, FileLimits, LoadProgress, Policy, Service, auth, routes, telemetry,
 };
@@ -26,6 +28,8 @@ pub struct AppConfig {
     pub contract: Contract,
     /// Who may ask.
     pub api_keys: ApiKeys,
+    /// Requests begin with prefixes that earlier ones of the same caller computed.
+    pub prefix_cache: bool,
     /// The most answers to one prompt, the key `n`.
     pub max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`.
@@ -66,6 +70,7 @@ struct Inner {
     started: Instant,
     running: TaskTracker,
     files: FileStore,
+    tenancy: Tenancy,
 }
 
 impl App {
@@ -76,7 +81,8 @@ impl App {
             watch::channel(ServerState::Loading { progress: LoadProgress::default(), since: started });
         let policy = Policy::of(config.contract);
         let files = FileStore::new(config.files);
-        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new(), files }))
+        let tenancy = Tenancy::new(config.prefix_cache);
+        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new(), files, tenancy }))
     }
 
     /// Says how far loading is; `/health` repeats it.
@@ -138,6 +144,11 @@ impl App {
 
     pub(crate) fn config(&self) -> &AppConfig {
         &self.0.config
+    }
+
+    /// What a caller is to the engine.
+    pub(crate) fn tenant(&self, caller: Caller) -> TenantKey {
+        self.0.tenancy.of(caller)
     }
 
     pub(crate) fn policy(&self) -> Policy {

@@ -20,6 +20,7 @@ mod serve;
 mod sse;
 mod state;
 mod telemetry;
+mod tenancy;
 mod validate;
 mod vllm_names;
 

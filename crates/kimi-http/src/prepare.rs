@@ -6,7 +6,7 @@ use kimi_chat::{
     OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, PlainParser, StopStrings,
     TokenRole, Vocabulary,
 };
-use kimi_engine::{GenerateRequest, Sampling, Standing};
+use kimi_engine::{CacheScope, GenerateRequest, Sampling, Standing};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 use crate::ApiError;
@@ -18,6 +18,8 @@ pub(crate) struct Prepared {
     prompt: EncodedPrompt,
     reading: Reading,
     sampling: Sampling,
+    cache_scope: Option<CacheScope>,
+    standing: Standing,
     max_tokens: usize,
     stop_tokens: Vec<TokenId>,
     /// Tokens that reach this side but are no text: stop tokens, and end tokens the client asked to ignore.
@@ -75,6 +77,8 @@ impl Prepared {
             prompt,
             reading,
             sampling: job.sampling,
+            cache_scope: job.cache_scope,
+            standing: job.standing,
             max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
             stop_tokens,
             hidden_tokens,
@@ -101,8 +105,8 @@ impl Prepared {
             max_tokens: self.max_tokens,
             stop_tokens: self.stop_tokens.clone(),
             logprobs: self.logprobs,
-            cache_scope: None,
-            standing: Standing::default(),
+            cache_scope: self.cache_scope,
+            standing: self.standing,
         }
     }
 

@@ -8,9 +8,10 @@ mod tools;
 
 use kimi_api::{ChatCompletionRequest, ResponseFormatKind};
 use kimi_chat::{Conversation, Markers, StopStrings, Vocabulary};
-use kimi_engine::Sampling;
+use kimi_engine::{CacheScope, Sampling, Standing};
 use kimi_tokens::TokenId;
 
+use crate::tenancy::TenantKey;
 use crate::{ApiError, ModelNames, Policy};
 
 pub(crate) use completion::{CompletionJob, check_completion};
@@ -39,6 +40,10 @@ pub(crate) struct ChatJob {
     pub(crate) hide_reasoning: bool,
     /// Report the ids of the prompt and of every token.
     pub(crate) return_token_ids: bool,
+    /// Whose computed prefixes it may begin with.
+    pub(crate) cache_scope: Option<CacheScope>,
+    /// Its turn in the queue.
+    pub(crate) standing: Standing,
     /// How the answer is written down.
     pub(crate) style: AnswerStyle,
     /// What the client should know of keys that had no effect; goes into a header.
@@ -117,6 +122,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) names: &'a ModelNames,
     pub(crate) vocabulary: &'a Vocabulary,
     pub(crate) markers: &'a Markers,
+    /// Who asks.
+    pub(crate) tenant: TenantKey,
     /// The most answers to one prompt.
     pub(crate) max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`, whatever the model's name.
@@ -148,7 +155,7 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         sampling.logit_bias.push((rules.markers.tool_calls_section_begin, tools::NEVER));
     }
     check_response_format(&request)?;
-    note_without_effect(&request, &mut notices);
+    note_without_effect(&request, rules, &mut notices);
 
     let style = AnswerStyle {
         reasoning_alias: rules.reasoning_alias || ModelNames::wants_reasoning_alias(&request.model),
@@ -173,6 +180,8 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         logprobs,
         hide_reasoning: thinking.hidden,
         one_tool_call: request.parallel_tool_calls == Some(false),
+        cache_scope: rules.tenant.cache_scope(request.cache_salt.as_deref()),
+        standing: standing(request.priority, rules),
         style,
         notices,
     })
@@ -209,13 +218,17 @@ fn max_tokens(request: &ChatCompletionRequest) -> Result<Option<usize>, ApiError
     }
 }
 
+/// Lower goes first; an extension.
+fn standing(priority: Option<i64>, rules: &Rules<'_>) -> Standing {
+    rules.tenant.standing(priority.filter(|_| rules.policy.extensions).unwrap_or(0))
+}
+
 /// What is understood and does nothing here, or nothing yet. Keys that only the client or the operator of a hosted service
 /// cares about (`user`, `metadata`) and hints (`prompt_cache_key`, `prediction`) are not worth a word.
-fn note_without_effect(request: &ChatCompletionRequest, notices: &mut Notices) {
+fn note_without_effect(request: &ChatCompletionRequest, rules: &Rules<'_>, notices: &mut Notices) {
     let sent = [
         ("agent", request.agent.is_some()),
-        ("cache_salt", request.cache_salt.is_some()),
-        ("priority", request.priority.is_some_and(|priority| priority != 0)),
+        ("priority", !rules.policy.extensions && request.priority.is_some_and(|priority| priority != 0)),
     ];
     for (name, _) in sent.into_iter().filter(|(_, sent)| *sent) {
         notices.ignored(name);

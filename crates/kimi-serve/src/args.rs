@@ -92,6 +92,9 @@ pub(crate) struct ServeArgs {
     /// `open` honours every value in range; `moonshot` enforces the hosted service's rules and texts.
     #[arg(long, value_enum, default_value_t = Contract::Open)]
     pub(crate) contract: Contract,
+    /// Compute every prompt from its beginning, as if nobody had sent it before.
+    #[arg(long)]
+    pub(crate) no_prefix_cache: bool,
     /// The most answers a request may ask for with `n`.
     #[arg(long, value_name = "N", default_value = "8")]
     pub(crate) max_n: NonZeroUsize,

@@ -68,6 +68,7 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
             Contract::Moonshot => kimi_http::Contract::Moonshot,
         },
         api_keys,
+        prefix_cache: !args.no_prefix_cache,
         max_n: args.max_n.get(),
         reasoning_alias: args.reasoning_alias,
         cors: false,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use kimi_api::ChatCompletionRequest;
 
+use crate::auth::Caller;
 use crate::chat_collect::collect;
 use crate::chat_stream::AnswerHead;
 use crate::choices::Choices;
@@ -24,6 +25,7 @@ use crate::{ApiError, App, json_body};
 pub(crate) async fn create_chat_completion(
     State(app): State<App>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     // Before the state is read: a drain that begins now waits for this request.
@@ -31,7 +33,7 @@ pub(crate) async fn create_chat_completion(
     let service = app.service()?;
     let body = json_body::read(request, app.config().chat_body_limit).await?;
     let request: ChatCompletionRequest = json_body::parse_request(body, &service.names, &request_id).await?;
-    let mut job = check(request, &rules(&app, &service))?;
+    let mut job = check(request, &rules(&app, &service, caller))?;
 
     let notices = std::mem::take(&mut job.notices);
     let (head, stream) = (head(&job, &request_id), job.style.stream);
@@ -53,12 +55,13 @@ pub(super) fn with_notices(mut response: Response, notices: &Notices) -> Respons
 }
 
 /// What requests are checked against.
-pub(super) fn rules<'a>(app: &App, service: &'a ReadyService) -> Rules<'a> {
+pub(super) fn rules<'a>(app: &App, service: &'a ReadyService, caller: Caller) -> Rules<'a> {
     Rules {
         policy: app.policy(),
         names: &service.names,
         vocabulary: &service.vocabulary,
         markers: &service.markers,
+        tenant: app.tenant(caller),
         max_n: app.config().max_n,
         reasoning_alias: app.config().reasoning_alias,
     }

@@ -6,6 +6,7 @@ use axum::{Extension, Json};
 use kimi_api::CompletionRequest;
 
 use super::chat::{rules, seconds_since_1970, with_notices};
+use crate::auth::Caller;
 use crate::choices::Choices;
 use crate::completion_answer::{CompletionWriter, collect};
 use crate::prepare::Prepared;
@@ -19,13 +20,14 @@ use crate::{ApiError, App, json_body};
 pub(crate) async fn create_completion(
     State(app): State<App>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let running = app.running().token();
     let service = app.service()?;
     let body = json_body::read(request, app.config().chat_body_limit).await?;
     let request: CompletionRequest = json_body::parse_request(body, &service.names, &request_id).await?;
-    let CompletionJob { jobs, echo } = check_completion(request, &rules(&app, &service))?;
+    let CompletionJob { jobs, echo } = check_completion(request, &rules(&app, &service, caller))?;
 
     let (style, notices) = (jobs[0].style.clone(), jobs[0].notices.clone());
     let mut echoes = Vec::new();

@@ -44,7 +44,7 @@ pub(crate) fn check_completion(
             prompts.len() * choices
         )));
     }
-    note_without_effect(&shared, &mut notices);
+    note_without_effect(&shared, rules, &mut notices);
     let template = ChatJob {
         prompt: Prompt::Raw { prompt: RawPrompt::Tokens(Vec::new()), show_markers },
         choices,
@@ -54,6 +54,8 @@ pub(crate) fn check_completion(
         logprobs: sampling::logprobs(&shared)?,
         one_tool_call: false,
         hide_reasoning: false,
+        cache_scope: rules.tenant.cache_scope(shared.cache_salt.as_deref()),
+        standing: super::standing(shared.priority, rules),
         return_token_ids: shared.return_token_ids == Some(true),
         style: AnswerStyle {
             model: shared.model,

@@ -69,6 +69,8 @@ pub(crate) fn config() -> AppConfig {
     AppConfig {
         contract: Contract::Open,
         api_keys: ApiKeys::none(),
+        // Off, so that asking twice gives the same usage.
+        prefix_cache: false,
         max_n: AppConfig::MAX_N,
         reasoning_alias: false,
         cors: false,

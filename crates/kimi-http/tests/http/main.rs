@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the tests' helpers may panic like the tests themselves")]
 
 mod answers;
+mod cache;
 mod choices;
 mod completions;
 mod counting;
