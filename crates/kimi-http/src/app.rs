@@ -15,7 +15,8 @@ use crate::file_store::FileStore;
 use crate::state::{ReadyService, ServerState};
 use crate::tenancy::{Tenancy, TenantKey};
 use crate::{
-    ApiError, ApiKeys, Contract, FileLimits, LoadProgress, Policy, Service, auth, routes, telemetry,
+    AllowedHosts, ApiError, ApiKeys, Contract, FileLimits, Limits, LoadProgress, Policy, Service, auth, gate,
+    paced_body, routes, telemetry,
 };
 
 /// Renders all metrics in Prometheus' text format; the recorder belongs to the binary.
@@ -46,6 +47,12 @@ pub struct AppConfig {
     pub chat_body_limit: usize,
     /// How much may be uploaded.
     pub files: FileLimits,
+    /// Which names requests may be sent to.
+    pub allowed_hosts: AllowedHosts,
+    /// `/metrics` answers without a key.
+    pub open_metrics: bool,
+    /// What a connection may take before it is cut off.
+    pub limits: Limits,
 }
 
 impl AppConfig {
@@ -136,7 +143,9 @@ impl App {
             .route("/version", routing::get(routes::version))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(from_fn_with_state(self.clone(), auth::require_key));
+            .layer(from_fn_with_state(self.clone(), paced_body::pace))
+            .layer(from_fn_with_state(self.clone(), auth::require_key))
+            .layer(from_fn_with_state(self.clone(), gate::check));
         // Outside the key check: a browser asks for permission without a key.
         let router = if self.0.config.cors { router.layer(CorsLayer::permissive()) } else { router };
         router.layer(from_fn(telemetry::observe)).with_state(self.clone())

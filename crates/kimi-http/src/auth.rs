@@ -9,8 +9,11 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::{ApiError, App};
 
-/// Paths that answer without a key: they tell an orchestrator whether to send traffic, and nothing about requests.
-const OPEN_PATHS: [&str; 2] = ["/health", "/version"];
+/// Whether a path answers without a key: `/health` and what is below it tell an orchestrator whether to send traffic, and
+/// nothing about requests; metrics do when the operator says so.
+fn is_open(path: &str, app: &App) -> bool {
+    path == "/health" || path.starts_with("/health/") || (path == "/metrics" && app.config().open_metrics)
+}
 
 /// The keys that are accepted, kept as digests so that neither their bytes nor their lengths can leak.
 #[derive(Clone, Default)]
@@ -86,7 +89,7 @@ pub(crate) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if !OPEN_PATHS.contains(&request.uri().path()) {
+    if !is_open(request.uri().path(), &app) {
         let caller = app.config().api_keys.check(request.headers())?;
         request.extensions_mut().insert(caller);
     }

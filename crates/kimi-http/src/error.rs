@@ -58,6 +58,11 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "incorrect_api_key_error", "Incorrect API key provided")
     }
 
+    /// 403: who asks may not, key or no key.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_denied_error", message)
+    }
+
     /// 404: a model this server does not answer for.
     pub fn model_not_found(model: &str) -> Self {
         let message = format!("Not found the model {model} or Permission denied");
@@ -82,10 +87,27 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message)
     }
 
+    /// 408: the request did not arrive in time.
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
+    }
+
     /// 413: the body is larger than `limit` bytes.
     pub fn body_too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: the body may have at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message)
+    }
+
+    /// 414: the URL has more than `limit` bytes.
+    pub fn url_too_long(limit: usize) -> Self {
+        let message = format!("Invalid request: the URL may have at most {limit} bytes");
+        Self::new(StatusCode::URI_TOO_LONG, "invalid_request_error", message)
+    }
+
+    /// 431: the headers have more than `limit` bytes.
+    pub fn head_too_large(limit: usize) -> Self {
+        let message = format!("Invalid request: the headers may have at most {limit} bytes");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "invalid_request_error", message)
     }
 
     /// 415: the body is not announced as JSON.

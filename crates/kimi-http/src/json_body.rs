@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::{ApiError, ModelNames, metrics};
+use crate::{ApiError, ModelNames, json_depth, metrics, paced_body};
 
 /// Bodies above this many bytes are parsed off the threads that serve everybody else.
 const PARSE_INLINE: usize = 256 * 1024;
@@ -19,9 +19,6 @@ const PARSE_INLINE: usize = 256 * 1024;
 /// How long the rest of a body that is too large is read and thrown away, so that the client gets the answer instead of
 /// a reset connection.
 const DISCARD_FOR: Duration = Duration::from_secs(10);
-
-/// A body of which nothing arrives for this long is given up.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 /// Bytes that are reserved before anything has arrived.
 const RESERVE_AT_MOST: usize = 1 << 20;
@@ -38,9 +35,8 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiErr
     }
     // A length is only a promise; memory is given for what arrives.
     let mut bytes = BytesMut::with_capacity(announced.unwrap_or(0).min(RESERVE_AT_MOST));
-    while let Some(piece) = timeout(STALLED_AFTER, body.next()).await.map_err(|_elapsed| stalled())? {
-        let piece =
-            piece.map_err(|_| ApiError::invalid("Invalid request: the body could not be read to its end"))?;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|error| paced_body::read_error(&error))?;
         if bytes.len() + piece.len() > limit {
             discard(body, limit).await;
             return Err(ApiError::body_too_large(limit));
@@ -48,11 +44,6 @@ pub(crate) async fn read(request: Request, limit: usize) -> Result<Bytes, ApiErr
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
-}
-
-fn stalled() -> ApiError {
-    let seconds = STALLED_AFTER.as_secs();
-    ApiError::invalid(format!("Invalid request: nothing more of the body arrived for {seconds} seconds"))
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -108,6 +99,7 @@ fn parse_for_model<T: DeserializeOwned>(body: &[u8], names: &ModelNames) -> Resu
 
 /// Reads `bytes` as JSON of the type `T`.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    json_depth::check(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = 0;
     let mut ignored = |path: serde_ignored::Path<'_>| unknown += u64::from(is_top_level(&path));

@@ -15,6 +15,9 @@ pub const IGNORED_PARAMS_TOTAL: &str = "kimi_ignored_params_total";
 /// Request keys this server does not know.
 pub const UNKNOWN_PARAMS_TOTAL: &str = "kimi_unknown_params_total";
 
+/// Connections that were refused because too many were open.
+pub const CONNECTIONS_REFUSED_TOTAL: &str = "kimi_connections_refused_total";
+
 /// Every metric of this crate.
 pub const METRICS: &[Metric] = &[
     Metric {
@@ -46,6 +49,11 @@ pub const METRICS: &[Metric] = &[
         name: UNKNOWN_PARAMS_TOTAL,
         kind: MetricKind::Counter,
         help: "Request keys this server does not know, ignored.",
+    },
+    Metric {
+        name: CONNECTIONS_REFUSED_TOTAL,
+        kind: MetricKind::Counter,
+        help: "Connections that were refused because too many were open.",
     },
 ];
 

@@ -2,24 +2,27 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::App;
-
-/// How long a connection may take to send a request's head, also when it is idle between requests.
-const IDLE_FOR: Duration = Duration::from_secs(75);
+use crate::connection::guard;
+use crate::{ApiError, App};
 
 /// Bytes of a request's head and of its body's pieces that are held at a time; a larger head is refused.
 const READ_BUFFER: usize = 64 * 1024;
+
+/// How long a client that finds no place gets to read why.
+const TURN_AWAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long connections may take to send their last bytes after every answer has ended.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -56,8 +59,11 @@ pub async fn serve(
 async fn accept_until(mut listener: TcpListener, app: &App, close: &CancellationToken) {
     let router = app.router();
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(IDLE_FOR).max_buf_size(READ_BUFFER);
+    // The time a head may take is watched by `connection`, which can tell it from the silence between requests.
+    http.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_BUFFER);
     let open = GracefulShutdown::new();
+    let limits = app.config().limits;
+    let places = Arc::new(Semaphore::new(limits.connections));
     loop {
         let connection = tokio::select! {
             // Errors of single connections and a shortage of file descriptors are waited out in there.
@@ -68,10 +74,15 @@ async fn accept_until(mut listener: TcpListener, app: &App, close: &Cancellation
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "could not switch off Nagle's algorithm");
         }
-        let service = TowerToHyperService::new(router.clone());
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            tokio::spawn(timeout(TURN_AWAY_WITHIN, turn_away(connection)));
+            continue;
+        };
+        let (connection, service) = guard(connection, router.clone(), limits);
         let connection = open.watch(http.serve_connection(TokioIo::new(connection), service));
         // The task owns the connection and with it every answer on it; it ends when the client leaves.
         tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection broke off");
             }
@@ -79,6 +90,22 @@ async fn accept_until(mut listener: TcpListener, app: &App, close: &Cancellation
     }
     drop(listener);
     let _ = timeout(CLOSE_WITHIN, open.shutdown()).await;
+}
+
+/// Tells a client that there is no place for its connection, in the little time that it gets.
+async fn turn_away(mut connection: TcpStream) -> io::Result<()> {
+    metrics::counter!(crate::metrics::CONNECTIONS_REFUSED_TOTAL).increment(1);
+    let error = ApiError::unavailable("Too many connections are open; close some or try again later");
+    let body = serde_json::to_string(&error.body())?;
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 5\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    connection.write_all((head + &body).as_bytes()).await?;
+    connection.shutdown().await?;
+    // What the client has sent is read, or the system would throw the answer away with it.
+    tokio::io::copy(&mut connection, &mut tokio::io::sink()).await.map(drop)
 }
 
 async fn drain(app: &App, grace: Duration) {

@@ -86,6 +86,15 @@ pub(crate) struct ServeArgs {
     /// Serve on a public address without API keys.
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// A name, without a port, under which a local server without keys may be reached beside localhost; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allow_host: Vec<String>,
+    /// Answer `/metrics` without an API key.
+    #[arg(long)]
+    pub(crate) open_metrics: bool,
+    /// Connections that may be open at once; more are answered 503.
+    #[arg(long, value_name = "N", default_value = "4096")]
+    pub(crate) max_connections: NonZeroUsize,
     /// Another name under which the model can be asked for; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Vec<String>,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kimi_http::{ApiKeys, AppConfig, FileLimits};
+use kimi_http::{AllowedHosts, ApiKeys, AppConfig, FileLimits, Limits};
 use kimi_k2::HubConfig;
 
 use crate::args::{Contract, ServeArgs};
@@ -62,6 +62,12 @@ pub(crate) fn api_keys(args: &ServeArgs) -> Result<ApiKeys> {
 
 /// What the HTTP layer is told.
 pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http::MetricsText) -> AppConfig {
+    // Who can reach a public address without keys is the operator's business; a browser on this machine is not.
+    let allowed_hosts = if is_loopback(args.host) && api_keys.is_empty() {
+        AllowedHosts::Loopback { and: args.allow_host.clone() }
+    } else {
+        AllowedHosts::Any
+    };
     AppConfig {
         contract: match args.contract {
             Contract::Open => kimi_http::Contract::Open,
@@ -81,5 +87,8 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
             keep_for: Duration::from_secs(args.files_keep.saturating_mul(60 * 60)),
             ..FileLimits::DEFAULT
         },
+        allowed_hosts,
+        open_metrics: args.open_metrics,
+        limits: Limits { connections: args.max_connections.get(), ..Limits::default() },
     }
 }

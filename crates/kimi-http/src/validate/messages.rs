@@ -8,12 +8,26 @@ use crate::ApiError;
 /// Characters a message's `name` may have; it becomes part of the prompt's header.
 const MAX_NAME_CHARS: usize = 64;
 
+/// Messages of a conversation. Longer ones fit no context.
+const MAX_MESSAGES: usize = 16_384;
+
+/// Parts of one message's content.
+const MAX_PARTS: usize = 1024;
+
+/// Calls of one message.
+const MAX_TOOL_CALLS: usize = 1024;
+
 /// Checks every message. What only the prompt builder can judge (calls and their results, partial mode) is checked there.
 pub(super) fn check(messages: &[ChatMessage]) -> Result<(), ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid("Invalid request: messages must not be empty"));
     }
+    check_count("messages", messages.len(), MAX_MESSAGES)?;
     for (index, message) in messages.iter().enumerate() {
+        if let Some(Content::Parts(parts)) = &message.content {
+            check_count(&format!("messages[{index}].content"), parts.len(), MAX_PARTS)?;
+        }
+        check_count(&format!("messages[{index}].tool_calls"), message.tool_calls.len(), MAX_TOOL_CALLS)?;
         check_parts(message)?;
         check_emptiness(index, message)?;
         check_name(index, message)?;
@@ -48,6 +62,13 @@ pub(super) fn continue_final(request: &mut ChatCompletionRequest) -> Result<(), 
             Ok(())
         }
     }
+}
+
+fn check_count(name: &str, count: usize, limit: usize) -> Result<(), ApiError> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("Invalid request: {name} may have at most {limit} entries, not {count}")))
 }
 
 fn check_parts(message: &ChatMessage) -> Result<(), ApiError> {

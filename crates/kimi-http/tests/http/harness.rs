@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use kimi_chat::{Markers, Vocabulary};
 use kimi_engine::{EngineConfig, EngineHandle, FakeRunner, SchedulerConfig};
-use kimi_http::{ApiKeys, App, AppConfig, Contract, FileLimits, ModelCard, Service};
+use kimi_http::{AllowedHosts, ApiKeys, App, AppConfig, Contract, FileLimits, Limits, ModelCard, Service};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -79,6 +79,9 @@ pub(crate) fn config() -> AppConfig {
         keep_alive: AppConfig::KEEP_ALIVE,
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
         files: FileLimits::DEFAULT,
+        allowed_hosts: AllowedHosts::Any,
+        open_metrics: false,
+        limits: Limits::default(),
     }
 }
 

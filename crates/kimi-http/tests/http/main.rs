@@ -11,5 +11,6 @@ mod harness;
 mod leaving;
 mod operations;
 mod partial;
+mod safety;
 mod streams;
 mod validation;

@@ -104,7 +104,7 @@ async fn models_answer_to_all_their_names() {
 }
 
 #[tokio::test]
-async fn keys_guard_everything_but_health_and_version() {
+async fn keys_guard_everything_but_health() {
     let mut setup = ok();
     setup.config.api_keys = ApiKeys::new(["sk-a".to_owned(), "sk-b".to_owned()]);
     let server = setup.serve().await;
@@ -125,9 +125,14 @@ async fn keys_guard_everything_but_health_and_version() {
     assert_eq!(ask(Some("Bearer sk-c")).await, (401, wrong));
     assert_eq!(ask(Some("Bearer sk-a")).await.0, 200);
     assert_eq!(ask(Some("bearer sk-b")).await.0, 200);
-    for (path, status) in
-        [("/health", 200), ("/version", 200), ("/metrics", 401), ("/v1/models", 401), ("/nowhere", 401)]
-    {
+    for (path, status) in [
+        ("/health", 200),
+        ("/health/nothing", 404),
+        ("/version", 401),
+        ("/metrics", 401),
+        ("/v1/models", 401),
+        ("/nowhere", 401),
+    ] {
         assert_eq!(server.get_json(path).await.0, status, "{path}");
     }
 }

@@ -11,7 +11,7 @@ use kimi_engine::EngineThread;
 use kimi_http::{App, LoadProgress, ModelCard, Service};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, signal::unix, sync::oneshot};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     args::{LogFormat, ServeArgs},
@@ -23,6 +23,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     init_logging(args.log_format);
     let keys = config::api_keys(&args)?;
     let address = config::address(&args, &keys)?;
+    raise_open_files(args.max_connections.get());
     let prometheus = install_metrics()?;
     let render = Arc::new(move || prometheus.render());
     let app = App::new(config::app(&args, keys, render));
@@ -113,6 +114,22 @@ fn shutdown_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => info!("interrupted: draining"),
         }
     })
+}
+
+/// Every connection is an open file; many systems allow 1,024 unless asked.
+fn raise_open_files(connections: usize) {
+    // Files of the checkpoint, the log, the runtime.
+    let wanted = connections as u64 + 256;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(allowed) if allowed < wanted => {
+            warn!(
+                allowed,
+                wanted, "the system allows fewer open files than --max-connections needs (ulimit -n)"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, "cannot raise the number of open files"),
+    }
 }
 
 fn install_metrics() -> Result<PrometheusHandle> {
