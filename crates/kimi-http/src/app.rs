@@ -135,6 +135,7 @@ impl App {
             .route("/v1/models", routing::get(routes::list_models))
             // Names contain slashes.
             .route("/v1/models/{*name}", routing::get(routes::retrieve_model))
+            .route("/", routing::get(routes::playground))
             .route("/health", routing::get(routes::health))
             .route("/metrics", routing::get(routes::metrics))
             .route("/load", routing::get(routes::load))

@@ -10,9 +10,11 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::{ApiError, App};
 
 /// Whether a path answers without a key: `/health` and what is below it tell an orchestrator whether to send traffic, and
-/// nothing about requests; metrics do when the operator says so.
+/// nothing about requests; the playground is a page that asks for the key itself; metrics do when the operator says so.
 fn is_open(path: &str, app: &App) -> bool {
-    path == "/health" || path.starts_with("/health/") || (path == "/metrics" && app.config().open_metrics)
+    matches!(path, "/" | "/health")
+        || path.starts_with("/health/")
+        || (path == "/metrics" && app.config().open_metrics)
 }
 
 /// The keys that are accepted, kept as digests so that neither their bytes nor their lengths can leak.

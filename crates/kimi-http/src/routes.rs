@@ -7,6 +7,7 @@ pub(crate) mod files;
 mod health;
 mod metrics;
 mod models;
+mod playground;
 mod tokenize;
 mod upload;
 
@@ -16,4 +17,5 @@ pub(crate) use completions::create_completion;
 pub(crate) use health::{health, load, version};
 pub(crate) use metrics::metrics;
 pub(crate) use models::{list_models, retrieve_model};
+pub(crate) use playground::playground;
 pub(crate) use tokenize::{detokenize, estimate, tokenize};

@@ -7,9 +7,10 @@ use std::{
     any::Any,
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use kimi_engine::{ModelRunner, RunnerError, StepBatch, StepOutput};
@@ -20,7 +21,8 @@ use crate::{
     rank::{self, Ready},
 };
 
-/// Runs the model in a thread of its own. Dropping it waits for the step in progress and ends the thread.
+/// Runs the model in a thread of its own. Dropping it waits for the step in progress and ends the thread, unless the step
+/// has run out of its time: a thread that hangs is left behind.
 #[derive(Debug)]
 pub struct RankGroup {
     rank: RankThread,
@@ -37,6 +39,14 @@ impl RankGroup {
     ) -> Result<Self, StartError> {
         let (rank, block_count) = RankThread::spawn(move || rank::start(config, checkpoint, progress))?;
         Ok(Self { rank, block_count })
+    }
+
+    /// A step that takes longer than this is given up as hung: [`collect`](ModelRunner::collect) is then an error, which
+    /// ends the engine. Without it, a device that never answers would keep every request waiting for ever.
+    #[must_use]
+    pub fn with_step_timeout(mut self, timeout: Duration) -> Self {
+        self.rank.step_timeout = timeout;
+        self
     }
 
     /// Blocks of the cache: what the scheduler may hand out.
@@ -63,6 +73,7 @@ struct RankThread {
     outputs: Receiver<Result<StepOutput, RunnerError>>,
     /// Whether an output is owed. Keeps a wrong call order from becoming a wait without end.
     in_flight: bool,
+    step_timeout: Duration,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -97,7 +108,13 @@ impl RankThread {
                 }
             }
         })?;
-        let mut rank = Self { batches: Some(batches), outputs, in_flight: false, thread: Some(thread) };
+        let mut rank = Self {
+            batches: Some(batches),
+            outputs,
+            in_flight: false,
+            step_timeout: Duration::MAX,
+            thread: Some(thread),
+        };
         let block_count = ready.recv().map_err(|_| StartError::Died(rank.last_words()))??;
         Ok((rank, block_count))
     }
@@ -119,7 +136,21 @@ impl RankThread {
             return Err(RunnerError("there is no step to collect".into()));
         }
         self.in_flight = false;
-        self.outputs.recv().unwrap_or_else(|_| Err(self.died()))
+        match self.outputs.recv_timeout(self.step_timeout) {
+            Ok(output) => output,
+            Err(RecvTimeoutError::Disconnected) => Err(self.died()),
+            Err(RecvTimeoutError::Timeout) => Err(self.hung()),
+        }
+    }
+
+    /// Gives the thread up. It cannot be ended from outside, and waiting for it would hang, too.
+    fn hung(&mut self) -> RunnerError {
+        self.batches = None;
+        self.thread = None;
+        let seconds = self.step_timeout.as_secs_f64();
+        RunnerError(format!(
+            "a step of the model ran longer than {seconds} seconds and was given up; --step-timeout sets the limit"
+        ))
     }
 
     fn died(&mut self) -> RunnerError {
@@ -188,6 +219,28 @@ mod tests {
         rank.submit(batch()).unwrap();
         assert_eq!(rank.collect().unwrap_err().0, "the model's thread died: out of paper");
         assert!(rank.submit(batch()).unwrap_err().0.contains("earlier failure"));
+    }
+
+    #[test]
+    fn a_hung_step_is_an_error_and_nobody_waits_for_it() {
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let (mut rank, _) = rank(move |step| {
+            if step == 2 {
+                let _ = hang.recv();
+            }
+            Ok(())
+        })
+        .unwrap();
+        rank.step_timeout = Duration::from_millis(50);
+        rank.submit(batch()).unwrap();
+        rank.collect().unwrap();
+        rank.submit(batch()).unwrap();
+        assert!(rank.collect().unwrap_err().0.contains("longer than 0.05 seconds"));
+        assert!(rank.submit(batch()).is_err(), "what hung is not asked again");
+        let started = std::time::Instant::now();
+        drop(rank);
+        assert!(started.elapsed() < Duration::from_secs(1), "dropping does not wait");
+        drop(release);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What was typed. Environment twins live here and nowhere else.
 
-use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -63,6 +67,10 @@ pub(crate) struct EngineArgs {
     /// Tokens computed in one step at most.
     #[arg(long, value_name = "TOKENS", default_value = "512")]
     pub(crate) max_batch_tokens: NonZeroUsize,
+    /// Seconds a step of the model may take before it counts as hung and the process ends. Cold weights on a slow disk
+    /// make the first steps slow.
+    #[arg(long, value_name = "SECONDS", default_value = "1800", hide_short_help = true)]
+    pub(crate) step_timeout: NonZeroU64,
     /// Requests that may wait; more are answered with 429.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) queue: usize,

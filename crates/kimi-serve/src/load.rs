@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -118,7 +119,8 @@ pub(crate) fn load(
         },
         checkpoint,
         move |done, total| report(&phase, done, total),
-    )?;
+    )?
+    .with_step_timeout(Duration::from_secs(engine.step_timeout.get()));
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
         block_count: runner.block_count(),

@@ -7,6 +7,7 @@ mod choices;
 mod completions;
 mod counting;
 mod files;
+mod garbage;
 mod harness;
 mod leaving;
 mod operations;

@@ -244,3 +244,19 @@ async fn metrics_are_open_when_the_operator_says_so() {
     assert_eq!(server.get("/metrics").await.status(), 200);
     assert_eq!(server.get("/v1/models").await.status(), 401);
 }
+
+#[tokio::test]
+async fn the_playground_is_a_page_that_loads_nothing_and_needs_no_key() {
+    let mut setup = ok();
+    setup.config.api_keys = ApiKeys::new(["sk-a".to_owned()]);
+    let server = setup.serve().await;
+    let response = server.get("/").await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(
+        policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
+    assert!(response.text().await.unwrap().starts_with("<!doctype html>"));
+}
