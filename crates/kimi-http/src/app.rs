@@ -49,8 +49,6 @@ pub struct AppConfig {
     pub files: FileLimits,
     /// Which names requests may be sent to.
     pub allowed_hosts: AllowedHosts,
-    /// `/metrics` answers without a key.
-    pub open_metrics: bool,
     /// What a connection may take before it is cut off.
     pub limits: Limits,
 }

@@ -14,13 +14,15 @@ use crate::{ApiError, App};
 fn is_open(path: &str, app: &App) -> bool {
     matches!(path, "/" | "/health")
         || path.starts_with("/health/")
-        || (path == "/metrics" && app.config().open_metrics)
+        || (path == "/metrics" && app.config().api_keys.open_metrics)
 }
 
 /// The keys that are accepted, kept as digests so that neither their bytes nor their lengths can leak.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
     digests: Vec<[u8; 32]>,
+    /// `/metrics` answers without a key.
+    open_metrics: bool,
 }
 
 /// Who asks: the digest of a known key; nobody in particular when no keys are asked for.
@@ -47,7 +49,13 @@ impl ApiKeys {
             .filter(|key| !key.trim().is_empty())
             .map(|key| Sha256::digest(key.trim()).into())
             .collect();
-        Self { digests }
+        Self { digests, open_metrics: false }
+    }
+
+    /// Whether `/metrics` answers without a key.
+    #[must_use]
+    pub fn with_open_metrics(self, open_metrics: bool) -> Self {
+        Self { open_metrics, ..self }
     }
 
     /// Whether no key is asked for.

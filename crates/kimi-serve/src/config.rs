@@ -57,7 +57,7 @@ pub(crate) fn api_keys(args: &ServeArgs) -> Result<ApiKeys> {
     if let Some(list) = variable(API_KEYS_VARIABLE) {
         keys.extend(list.split(',').map(str::to_owned));
     }
-    Ok(ApiKeys::new(keys))
+    Ok(ApiKeys::new(keys).with_open_metrics(args.open_metrics))
 }
 
 /// What the HTTP layer is told.
@@ -88,7 +88,6 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
             ..FileLimits::DEFAULT
         },
         allowed_hosts,
-        open_metrics: args.open_metrics,
         limits: Limits { connections: args.max_connections.get(), ..Limits::default() },
     }
 }

@@ -80,7 +80,6 @@ pub(crate) fn config() -> AppConfig {
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
         files: FileLimits::DEFAULT,
         allowed_hosts: AllowedHosts::Any,
-        open_metrics: false,
         limits: Limits::default(),
     }
 }

@@ -237,8 +237,7 @@ async fn web_pages_do_not_reach_a_server_without_keys() {
 #[tokio::test]
 async fn metrics_are_open_when_the_operator_says_so() {
     let mut setup = ok();
-    setup.config.api_keys = ApiKeys::new(["sk-a".to_owned()]);
-    setup.config.open_metrics = true;
+    setup.config.api_keys = ApiKeys::new(["sk-a".to_owned()]).with_open_metrics(true);
     setup.config.render_metrics = Some(std::sync::Arc::new(|| "kimi_up 1\n".to_owned()));
     let server = setup.serve().await;
     assert_eq!(server.get("/metrics").await.status(), 200);
