@@ -1,9 +1,10 @@
 //! `GET /v1/users/me/balance`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The balance of an account. A server of one's own costs nothing, so there is nothing to spend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Balance {
     /// Money that can be spent.
     pub available_balance: f64,
@@ -14,7 +15,7 @@ pub struct Balance {
 }
 
 /// The answer: the balance in the hosted service's envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct BalanceResponse {
     /// 0: no error.
     pub code: i32,

@@ -1,11 +1,12 @@
 //! The streamed answer of `POST /v1/chat/completions`. Chunks borrow: one is written for every token.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{ChoiceLogprobs, FinishReason, Role, ToolCallKind, Usage};
 
 /// One `data:` line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ChatCompletionChunk<'a> {
     /// The same on every chunk of an answer.
     pub id: &'a str,
@@ -31,7 +32,7 @@ impl ChatCompletionChunk<'_> {
 }
 
 /// What a chunk adds to one answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ChunkChoice<'a> {
     /// Which of the answers asked for, from 0.
     pub index: usize,
@@ -51,7 +52,7 @@ pub struct ChunkChoice<'a> {
 }
 
 /// An addition to a message.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Delta<'a> {
     /// On the first chunk only.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,7 +72,7 @@ pub struct Delta<'a> {
 }
 
 /// A call that begins (all keys) or goes on (`index` and more of the arguments).
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ToolCallDelta<'a> {
     /// Which call of the answer, from 0.
     pub index: usize,
@@ -86,7 +87,7 @@ pub struct ToolCallDelta<'a> {
 }
 
 /// The function part of a [`ToolCallDelta`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct FunctionDelta<'a> {
     /// Its name, once.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::{ChatMessage, ResponseFormat, Tool, ToolChoice, null_as_default};
 
 /// A request as it was sent. No defaults are filled in and no limits are checked here. `null` is the same as absent.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct ChatCompletionRequest {
     /// Which model is asked.
     pub model: String,
@@ -89,24 +90,32 @@ pub struct ChatCompletionRequest {
     /// Whether the prompt opens the model's turn; `false` only together with `continue_final_message`.
     pub add_generation_prompt: Option<bool>,
     /// Names the session, as a hint where its prefix may be cached.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub prompt_cache_key: Option<IgnoredAny>,
     /// Requests share cached prefixes only with those of the same salt.
     pub cache_salt: Option<String>,
     /// Requests with a lower number go first.
     pub priority: Option<i64>,
     /// Names the end user for the tracing of abuse; never logged.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub safety_identifier: Option<IgnoredAny>,
     /// The predecessor of `safety_identifier`.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub user: Option<IgnoredAny>,
     /// What the answer probably says, a hint for speed.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub prediction: Option<IgnoredAny>,
     /// Labels for the client's own use.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub metadata: Option<IgnoredAny>,
     /// Asks for a swarm of agents; not a feature of the model.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub agent: Option<IgnoredAny>,
     /// The predecessor of `tools`.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub functions: Option<IgnoredAny>,
     /// The predecessor of `tool_choice`.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub function_call: Option<IgnoredAny>,
 }
 
@@ -134,7 +143,7 @@ impl<'de> Deserialize<'de> for StopSequences {
 }
 
 /// `stream_options`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct StreamOptions {
     /// A last chunk without choices carries the usage.
     #[serde(default, deserialize_with = "null_as_default")]
@@ -142,7 +151,7 @@ pub struct StreamOptions {
 }
 
 /// `thinking`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct Thinking {
     /// On or off.
     #[serde(rename = "type")]
@@ -157,7 +166,7 @@ pub struct Thinking {
 }
 
 /// The values of `thinking.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ThinkingKind {
     /// Think first.
@@ -169,7 +178,7 @@ pub enum ThinkingKind {
 }
 
 /// The values of `thinking.keep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ThinkingKeep {
     /// The reasoning of every turn.
@@ -177,7 +186,7 @@ pub enum ThinkingKeep {
 }
 
 /// `chat_template_kwargs`: the variables of the chat template that clients may set; all others are ignored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct ChatTemplateKwargs {
     /// Think first.
     pub thinking: Option<bool>,
@@ -190,7 +199,7 @@ pub struct ChatTemplateKwargs {
 }
 
 /// `reasoning`: the switches of a popular reseller.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct Reasoning {
     /// Think first.
     pub enabled: Option<bool>,
@@ -203,7 +212,7 @@ pub struct Reasoning {
 }
 
 /// How hard to think.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReasoningEffort {
     /// Not at all.

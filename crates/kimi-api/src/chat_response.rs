@@ -1,11 +1,12 @@
 //! The whole answer of `POST /v1/chat/completions`, and what whole and streamed answers share.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{Role, ToolCall};
 
 /// A whole answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ChatCompletion {
     /// `chatcmpl-…`.
     pub id: String,
@@ -30,7 +31,7 @@ impl ChatCompletion {
 }
 
 /// One answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ChatChoice {
     /// Which of the answers asked for, from 0.
     pub index: usize,
@@ -47,7 +48,7 @@ pub struct ChatChoice {
 }
 
 /// The assistant's message of a whole answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct AnswerMessage {
     /// Always `assistant`.
     pub role: Role,
@@ -65,7 +66,7 @@ pub struct AnswerMessage {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model ended it, or a stop text did.
@@ -77,7 +78,7 @@ pub enum FinishReason {
 }
 
 /// What an answer cost, in tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Usage {
     /// Of the prompt.
     pub prompt_tokens: usize,
@@ -94,14 +95,14 @@ pub struct Usage {
 }
 
 /// Details of the prompt's tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PromptTokensDetails {
     /// Taken from the cache.
     pub cached_tokens: usize,
 }
 
 /// Details of the generated tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CompletionTokensDetails {
     /// Spent on reasoning.
     pub reasoning_tokens: usize,
@@ -140,14 +141,14 @@ impl Usage {
 }
 
 /// Log probabilities of the answer's tokens; reasoning and tool calls have none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ChoiceLogprobs {
     /// One entry for each token of `content`.
     pub content: Vec<TokenLogprob>,
 }
 
 /// One token of the answer and what else was likely there.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TokenLogprob {
     /// The token's text; bytes that are no UTF-8 on their own show as U+FFFD.
     pub token: String,
@@ -160,7 +161,7 @@ pub struct TokenLogprob {
 }
 
 /// A token that was likely at a position.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TopLogprob {
     /// The token's text.
     pub token: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{ChatCompletionRequest, FinishReason, StopSequences, StreamOptions, Usage, null_as_default};
 
 /// A request as it was sent. No defaults are filled in and no limits are checked here. `null` is the same as absent.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct CompletionRequest {
     /// Which model is asked.
     pub model: String,
@@ -74,6 +75,7 @@ pub struct CompletionRequest {
     /// Requests with a lower number go first.
     pub priority: Option<i64>,
     /// Names the end user; never logged.
+    #[schemars(with = "Option<serde_json::Value>")]
     pub user: Option<IgnoredAny>,
 }
 
@@ -204,7 +206,7 @@ impl<'de> Deserialize<'de> for Item {
 }
 
 /// An answer, whole or one chunk of a streamed one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Completion<'a> {
     /// `cmpl-…`.
     pub id: &'a str,
@@ -228,7 +230,7 @@ impl Completion<'_> {
 }
 
 /// One answer, or what a chunk adds to it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionChoice {
     /// Which answer, from 0: those to the first prompt before those to the second.
     pub index: usize,
@@ -247,7 +249,7 @@ pub struct CompletionChoice {
 }
 
 /// Log probabilities in the shape of this older route: parallel arrays, one entry for each token.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// The tokens' texts.
     pub tokens: Vec<String>,

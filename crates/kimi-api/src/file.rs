@@ -1,9 +1,10 @@
 //! `/v1/files`: uploads that messages refer to as `ms://ID`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What is known of an upload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileObject {
     /// Names it in messages and routes; cannot be guessed.
     pub id: String,
@@ -29,7 +30,7 @@ impl FileObject {
 }
 
 /// What an upload is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FilePurpose {
     /// An image in a message.
@@ -39,7 +40,7 @@ pub enum FilePurpose {
 }
 
 /// The answer of `GET /v1/files`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileList {
     /// Always `list`.
     pub object: &'static str,
@@ -48,7 +49,7 @@ pub struct FileList {
 }
 
 /// The answer of `DELETE /v1/files/{id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileDeleted {
     /// What was deleted.
     pub id: String,

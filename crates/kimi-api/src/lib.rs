@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod message;
 mod model_list;
+mod schema;
 mod server_info;
 mod tokenize;
 mod tool;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -36,7 +37,7 @@ impl fmt::Display for Role {
 }
 
 /// One message of a request. `null` means the same as an absent key; unknown keys are ignored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatMessage {
     /// Who speaks.
     pub role: Role,
@@ -89,7 +90,7 @@ impl ChatMessage {
 }
 
 /// A message's content: plain text, or parts in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Content {
     /// Plain text.
@@ -111,7 +112,7 @@ impl Content {
 }
 
 /// One part of a message's content.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "WirePart", into = "WirePart")]
 pub enum Part {
     /// Text. Several text parts join without a separator.
@@ -145,7 +146,7 @@ pub struct MediaUrl {
 }
 
 /// A part as it lies on the wire, so that the kind and its payload may come in any order and errors keep their path.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct WirePart {
     #[serde(rename = "type", deserialize_with = "null_as_default")]
@@ -245,7 +246,7 @@ impl<'de> Deserialize<'de> for MediaUrl {
 }
 
 /// A call the model made, in history and in whole answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCall {
     /// Names the call so that a tool message can answer it. Empty when the client sent none.
     #[serde(default, deserialize_with = "null_as_default")]
@@ -258,7 +259,7 @@ pub struct ToolCall {
 }
 
 /// The kind of a tool call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolCallKind {
     /// A function of the client.
@@ -269,7 +270,7 @@ pub enum ToolCallKind {
 }
 
 /// The function of a call and its arguments.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionCall {
     /// The function's name.
     pub name: String,
@@ -280,7 +281,7 @@ pub struct FunctionCall {
 
 /// A call's arguments: JSON text as the API says, or the object itself as some clients send it. The prompt keeps text
 /// as it is and prints an object the way the chat template's `tojson` does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Arguments {
     /// JSON text, kept byte for byte.

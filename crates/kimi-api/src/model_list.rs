@@ -1,9 +1,10 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// All models this server answers for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`.
     pub object: &'static str,
@@ -19,7 +20,7 @@ impl ModelList {
 }
 
 /// One model and what it can do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Model {
     /// Its name, to be sent as `model`.
     pub id: String,

@@ -1,9 +1,10 @@
 //! What the server says of itself: `GET /version` and `GET /load`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The answer of `GET /version`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct VersionInfo {
     /// Which server this is.
     pub name: &'static str,
@@ -14,7 +15,7 @@ pub struct VersionInfo {
 }
 
 /// The answer of `GET /load`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LoadInfo {
     /// Requests that run or wait, the name by which other servers report it.
     pub server_load: usize,

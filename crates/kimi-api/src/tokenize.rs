@@ -1,11 +1,12 @@
 //! Text to tokens and back: `POST /tokenize`, `POST /detokenize` and `POST /v1/tokenizers/estimate-token-count`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ChatCompletionRequest, ChatMessage, ChatTemplateKwargs, Thinking, Tool, null_as_default};
 
 /// The body of `POST /tokenize`: a text, or a conversation.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct TokenizeRequest {
     /// Which model's tokens; the loaded one's when absent.
     pub model: Option<String>,
@@ -33,7 +34,7 @@ pub struct TokenizeRequest {
 }
 
 /// The answer of `POST /tokenize`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenizeResponse {
     /// How many tokens there are.
     pub count: usize,
@@ -46,7 +47,7 @@ pub struct TokenizeResponse {
 }
 
 /// The body of `POST /detokenize`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct DetokenizeRequest {
     /// Which model's tokens; the loaded one's when absent.
     pub model: Option<String>,
@@ -55,21 +56,21 @@ pub struct DetokenizeRequest {
 }
 
 /// The answer of `POST /detokenize`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DetokenizeResponse {
     /// The text, special tokens by name.
     pub prompt: String,
 }
 
 /// The answer of `POST /v1/tokenizers/estimate-token-count`. The body is that of a chat request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenEstimate {
     /// The count.
     pub data: TotalTokens,
 }
 
 /// The count in a [`TokenEstimate`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TotalTokens {
     /// Exactly what the usage of a chat request with this body will say of its prompt.
     pub total_tokens: usize,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub struct Tool {
 }
 
 /// What kind of tool a declaration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ToolKind {
     /// A function the client runs.
@@ -32,7 +33,7 @@ pub enum ToolKind {
 }
 
 /// A function the model may call.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct FunctionDefinition {
     /// Its name.
     pub name: String,
@@ -47,16 +48,18 @@ pub struct FunctionDefinition {
     pub strict: Option<bool>,
 }
 
+/// The keys of a declaration that the server understands.
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct WireTool {
+    #[serde(rename = "type")]
+    kind: ToolKind,
+    function: FunctionDefinition,
+}
+
 impl TryFrom<Value> for Tool {
     type Error = serde_json::Error;
 
     fn try_from(raw: Value) -> Result<Self, serde_json::Error> {
-        #[derive(Deserialize)]
-        struct WireTool {
-            #[serde(rename = "type")]
-            kind: ToolKind,
-            function: FunctionDefinition,
-        }
         let WireTool { kind, function } = WireTool::deserialize(&raw)?;
         Ok(Self { kind, function, raw })
     }
@@ -127,7 +130,7 @@ impl<'de> Deserialize<'de> for ToolChoice {
 }
 
 /// The shape the answer must have.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ResponseFormat {
     /// Which shape.
     #[serde(rename = "type")]
@@ -138,7 +141,7 @@ pub struct ResponseFormat {
 }
 
 /// The kinds of [`ResponseFormat`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseFormatKind {
     /// Free text.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::{Router, routing};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tower_http::cors::CorsLayer;
@@ -122,24 +122,10 @@ impl App {
 
     /// The routes, ready for [`serve`](crate::serve()) or for a server of your own.
     pub fn router(&self) -> Router {
-        let router = Router::new()
-            .route("/v1/chat/completions", routing::post(routes::create_chat_completion))
-            .route("/v1/completions", routing::post(routes::create_completion))
-            .route("/v1/tokenizers/estimate-token-count", routing::post(routes::estimate))
-            .route("/v1/users/me/balance", routing::get(routes::balance))
-            .route("/v1/files", routing::post(routes::files::upload).get(routes::files::list))
-            .route("/v1/files/{id}", routing::get(routes::files::retrieve).delete(routes::files::delete))
-            .route("/v1/files/{id}/content", routing::get(routes::files::content))
-            .route("/v1/models", routing::get(routes::list_models))
-            // Names contain slashes.
-            .route("/v1/models/{*name}", routing::get(routes::retrieve_model))
-            .route("/", routing::get(routes::playground))
-            .route("/health", routing::get(routes::health))
-            .route("/metrics", routing::get(routes::metrics))
-            .route("/load", routing::get(routes::load))
-            .route("/tokenize", routing::post(routes::tokenize))
-            .route("/detokenize", routing::post(routes::detokenize))
-            .route("/version", routing::get(routes::version))
+        let add = |router: Router<Self>, entry: routes::Entry| router.route(entry.path, entry.router);
+        let router = routes::table()
+            .into_iter()
+            .fold(Router::new(), add)
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(self.clone(), paced_body::pace))

@@ -17,6 +17,7 @@ mod json_depth;
 mod limits;
 pub mod metrics;
 mod model_names;
+mod openapi;
 mod paced_body;
 mod policy;
 mod prepare;

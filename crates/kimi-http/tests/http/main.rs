@@ -10,6 +10,7 @@ mod files;
 mod garbage;
 mod harness;
 mod leaving;
+mod openapi;
 mod operations;
 mod partial;
 mod safety;
