@@ -9,7 +9,7 @@ use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::{ChatMessage, ResponseFormat, Tool, ToolChoice, null_as_default};
+use crate::{ChatMessage, ResponseFormat, StructuredOutputs, Tool, ToolChoice, null_as_default};
 
 /// A request as it was sent. No defaults are filled in and no limits are checked here. `null` is the same as absent.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -41,6 +41,8 @@ pub struct ChatCompletionRequest {
     pub stream_options: Option<StreamOptions>,
     /// The shape the answer must have.
     pub response_format: Option<ResponseFormat>,
+    /// The shape the answer must have, in the terms of self-hosted servers.
+    pub structured_outputs: Option<StructuredOutputs>,
     /// Tools the model may call.
     #[serde(default, deserialize_with = "null_as_default")]
     pub tools: Vec<Tool>,
@@ -60,6 +62,8 @@ pub struct ChatCompletionRequest {
     pub reasoning_effort: Option<ReasoningEffort>,
     /// At most this many tokens of reasoning.
     pub thinking_budget: Option<i64>,
+    /// Another name of `thinking_budget`.
+    pub thinking_token_budget: Option<i64>,
     /// Whether log probabilities of the answer's tokens are reported.
     pub logprobs: Option<bool>,
     /// How many alternatives are reported at each position.

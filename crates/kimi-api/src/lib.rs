@@ -39,7 +39,9 @@ pub use server_info::{LoadInfo, VersionInfo};
 pub use tokenize::{
     DetokenizeRequest, DetokenizeResponse, TokenEstimate, TokenizeRequest, TokenizeResponse, TotalTokens,
 };
-pub use tool::{FunctionDefinition, ResponseFormat, ResponseFormatKind, Tool, ToolChoice, ToolKind};
+pub use tool::{
+    FunctionDefinition, ResponseFormat, ResponseFormatKind, StructuredOutputs, Tool, ToolChoice, ToolKind,
+};
 
 /// Reads `null` as the type's default, since clients send `null` for "not set".
 fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

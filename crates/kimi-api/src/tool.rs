@@ -151,3 +151,18 @@ pub enum ResponseFormatKind {
     /// JSON that follows a schema.
     JsonSchema,
 }
+
+/// `structured_outputs`: one of several ways to describe the answer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+pub struct StructuredOutputs {
+    /// JSON that follows this schema, given as an object or as its text.
+    pub json: Option<Value>,
+    /// One JSON object.
+    pub json_object: Option<bool>,
+    /// A text that matches this regular expression as a whole.
+    pub regex: Option<String>,
+    /// One of these texts.
+    pub choice: Option<Vec<String>>,
+    /// A text of this grammar.
+    pub grammar: Option<String>,
+}

@@ -83,7 +83,7 @@ impl Engine {
     fn accept(&mut self, Submission { request, events, slot, submitted, span }: Submission) {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
-        let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens };
+        let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens.clone() };
         let sequence = SequenceRequest {
             tokens: &request.prompt.tokens,
             limits,
@@ -96,6 +96,9 @@ impl Engine {
             sampling: request.sampling,
             logprobs: request.logprobs,
             prompt: request.prompt.tokens.into(),
+            constraint: request.constraint,
+            max_tokens: request.max_tokens,
+            stop_tokens: request.stop_tokens,
         });
         let live = LiveRequest {
             events,

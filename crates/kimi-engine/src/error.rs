@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::GuideError;
+
 /// The engine did not take the request.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SubmitError {
@@ -37,6 +39,9 @@ pub enum EngineFailure {
     /// The model computed NaN or infinite logits for this request.
     #[error("the model produced non-finite numbers for this request")]
     NonFiniteLogits,
+    /// What constrains the answer could not go on.
+    #[error("the answer could not be constrained any further: {0}")]
+    Guide(#[from] GuideError),
     /// The engine died; the process is about to end.
     #[error("the engine failed: {0}")]
     Engine(String),

@@ -1,6 +1,7 @@
 //! A runner without a model: for tests of everything above it, and for `serve --fake`.
 
 mod answer;
+mod constrained;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use kimi_scheduler::{BlockId, PlanEntry, SequenceId};
 use kimi_tokens::TokenId;
 
 pub use self::answer::{FakeAnswer, FakeFailure, FakeFailureKind, FakeTokens};
+use self::constrained::Constrained;
 use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput};
 
 /// Answers with tokens that depend on the request alone, never on what else is in the batch.
@@ -20,6 +22,7 @@ use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, 
 pub struct FakeRunner {
     answer: Box<dyn FnMut(&NewSequence) -> FakeAnswer + Send>,
     step_time: Duration,
+    keeps_constraints: bool,
     /// `(n-th new sequence, after so many tokens)`.
     non_finite: Vec<(usize, usize)>,
     /// `(step, message)`.
@@ -39,6 +42,8 @@ struct FakeSequence {
     prompt_tokens: usize,
     generated: usize,
     computed: usize,
+    /// `None` when nothing constrains it.
+    constraint: Option<Constrained>,
 }
 
 impl FakeRunner {
@@ -75,6 +80,7 @@ impl FakeRunner {
         Self {
             answer: Box::new(answer),
             step_time: Duration::ZERO,
+            keeps_constraints: false,
             non_finite: Vec::new(),
             fatal: None,
             sequences: BTreeMap::new(),
@@ -104,6 +110,14 @@ impl FakeRunner {
         self
     }
 
+    /// Answers keep to the constraints of their requests, as a model's do: a token that is not allowed is replaced by one
+    /// that is. Without this, scripts are played as they are written.
+    #[must_use]
+    pub fn keeping_constraints(mut self) -> Self {
+        self.keeps_constraints = true;
+        self
+    }
+
     /// The engine's step with this number, from 0, fails for everybody.
     #[must_use]
     pub fn with_fatal_step(mut self, step: u64, message: &str) -> Self {
@@ -125,6 +139,7 @@ impl FakeRunner {
             prompt_tokens: new.prompt.len(),
             generated: 0,
             computed: 0,
+            constraint: if self.keeps_constraints { Constrained::new(new) } else { None },
         };
         self.sequences.insert(new.id, sequence);
     }
@@ -200,7 +215,13 @@ impl FakeSequence {
             Some(FakeFailureKind::Panic(message)) => panic!("{message}"),
             None => {}
         }
-        let id = self.answer.tokens.token(self.generated);
+        let mut id = self.answer.tokens.token(self.generated);
+        if let Some(constraint) = &mut self.constraint {
+            match constraint.choose(id, self.generated) {
+                Ok(allowed) => id = allowed,
+                Err(failure) => return Ok(Err(failure)),
+            }
+        }
         self.generated += 1;
         Ok(Ok(SampledToken { id, logprobs: self.logprobs.map(|count| answer::logprobs(id, count)) }))
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod constraint;
 mod drain_rate;
 mod engine_loop;
 mod error;
@@ -14,6 +15,7 @@ mod start;
 mod stream;
 
 pub use config::{EngineConfig, EngineLimits};
+pub use constraint::{Constraint, ConstraintState, GuideError, GuideSource, TokenGuide};
 pub use error::{EngineFailure, SubmitError};
 pub use fake_runner::{FakeAnswer, FakeFailure, FakeFailureKind, FakeRunner, FakeTokens};
 pub use handle::{EngineHandle, EngineState};

@@ -3,6 +3,8 @@
 use kimi_scheduler::{CacheScope, Standing};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
+use crate::Constraint;
+
 /// One generation, fully decided: every default is filled in and every limit checked.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
@@ -19,6 +21,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// Whose computed prefixes it may begin with, and who may begin with its own; `None` keeps it apart.
     pub cache_scope: Option<CacheScope>,
+    /// What the answer must look like; by default nothing.
+    pub constraint: Constraint,
     /// Its turn among the waiting requests.
     pub standing: Standing,
 }

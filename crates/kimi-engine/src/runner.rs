@@ -6,7 +6,7 @@ use kimi_scheduler::{SequenceId, StepPlan};
 use kimi_tokens::TokenId;
 use thiserror::Error;
 
-use crate::{EngineFailure, SampledToken, Sampling};
+use crate::{Constraint, EngineFailure, SampledToken, Sampling};
 
 /// Runs steps of the model. Implemented over tensors by `kimi-runner` and without a model by [`FakeRunner`](crate::FakeRunner).
 pub trait ModelRunner: Send {
@@ -37,6 +37,12 @@ pub struct NewSequence {
     pub logprobs: Option<usize>,
     /// The prompt, whole even when the plan computes only its beginning: for penalties that look at it.
     pub prompt: Arc<[TokenId]>,
+    /// What its tokens must look like.
+    pub constraint: Constraint,
+    /// At most this many tokens will be sampled.
+    pub max_tokens: usize,
+    /// Tokens that end it.
+    pub stop_tokens: Vec<TokenId>,
 }
 
 /// One result for each plan entry that samples, in the plan's order.

@@ -5,9 +5,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kimi_engine::{
-    EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner, FinishReason, Finished,
-    GenerateRequest, GenerationStream, ModelRunner, RunnerError, Sampling, SchedulerConfig, Standing,
-    StepBatch, StepOutput, SubmitError, TokenEvent, start,
+    Constraint, EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner,
+    FinishReason, Finished, GenerateRequest, GenerationStream, ModelRunner, RunnerError, Sampling,
+    SchedulerConfig, Standing, StepBatch, StepOutput, SubmitError, TokenEvent, start,
 };
 use kimi_tokens::{EncodedPrompt, TokenId};
 
@@ -34,6 +34,7 @@ fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        constraint: Constraint::default(),
         cache_scope: None,
         standing: Standing::default(),
     }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kimi_engine::{
-    EngineConfig, FakeRunner, GenerateRequest, Sampling, SchedulerConfig, Standing, metrics as names, start,
+    Constraint, EngineConfig, FakeRunner, GenerateRequest, Sampling, SchedulerConfig, Standing,
+    metrics as names, start,
 };
 use kimi_tokens::EncodedPrompt;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -97,6 +98,7 @@ fn request(prompt_tokens: u32, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        constraint: Constraint::default(),
         cache_scope: None,
         standing: Standing::default(),
     }

@@ -153,6 +153,9 @@ impl ApiError {
                 request_id,
                 "The model produced numbers that are not finite for this request; it was stopped",
             ),
+            EngineFailure::Guide(error) => {
+                Self::invalid(format!("Invalid request: the format of the answer is too complex: {error}"))
+            }
             EngineFailure::Engine(_) => {
                 Self::internal(request_id, "The engine stopped before the answer was done")
             }

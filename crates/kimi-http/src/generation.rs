@@ -10,6 +10,7 @@ use kimi_engine::{
     EngineFailure, EngineHandle, EngineState, Finished, GenerationStream, SampledToken, TokenEvent,
     TokenLogprobs,
 };
+use kimi_guide::CutFlag;
 use kimi_tokens::TokenId;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
@@ -41,6 +42,8 @@ pub(crate) enum AnswerEvent {
 pub(crate) struct Generation {
     /// `None` once the answer has ended; dropping it is what cancels.
     tokens: Option<GenerationStream>,
+    /// Whether a format was closed because the tokens ran out.
+    cut: CutFlag,
     /// Taken when the answer ends.
     parser: Option<AnswerParser>,
     /// Events that are parsed and not yet read.
@@ -71,12 +74,14 @@ impl Generation {
         request_id: String,
         running: TaskTrackerToken,
     ) -> Result<Self, ApiError> {
+        let (request, cut) = prepared.request(choice);
         let tokens = service
             .engine
-            .generate(prepared.request(choice))
+            .generate(request)
             .map_err(|error| ApiError::from_submit(&error, service.engine.limits().max_context))?;
         Ok(Self {
             tokens: Some(tokens),
+            cut,
             parser: Some(prepared.parser(service)),
             ready: VecDeque::new(),
             parsed: Vec::new(),
@@ -174,7 +179,7 @@ impl Generation {
         let Some(parser) = self.parser.take() else { return };
         let outcome = parser.finish(&mut self.parsed);
         self.publish();
-        let reason = finish_reason(finished, &outcome);
+        let reason = finish_reason(finished, &outcome, self.cut.is_set());
         let usage = Usage::new(
             self.log.prompt_tokens,
             finished.map_or(self.log.completion_tokens, |finished| finished.completion_tokens),
@@ -207,8 +212,8 @@ impl Generation {
 }
 
 /// A limit beats calls, since the last one may be cut; calls beat everything else, since they wait for their results.
-fn finish_reason(finished: Option<Finished>, outcome: &ParsedOutcome) -> FinishReason {
-    if finished.is_some_and(|finished| finished.reason == kimi_engine::FinishReason::Length) {
+fn finish_reason(finished: Option<Finished>, outcome: &ParsedOutcome, cut: bool) -> FinishReason {
+    if cut || finished.is_some_and(|finished| finished.reason == kimi_engine::FinishReason::Length) {
         FinishReason::Length
     } else if outcome.tool_calls > 0 {
         FinishReason::ToolCalls

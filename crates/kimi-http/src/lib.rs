@@ -12,6 +12,7 @@ mod file_kind;
 mod file_store;
 mod gate;
 mod generation;
+mod guidance;
 mod json_body;
 mod json_depth;
 mod limits;

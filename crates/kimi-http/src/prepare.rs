@@ -6,10 +6,12 @@ use kimi_chat::{
     OutputEvent, OutputParser, OutputStart, ParsedOutcome, ParserOptions, PlainParser, StopStrings,
     TokenRole, Vocabulary,
 };
-use kimi_engine::{CacheScope, GenerateRequest, Sampling, Standing};
+use kimi_engine::{CacheScope, Constraint, GenerateRequest, GuideSource, Sampling, Standing};
+use kimi_guide::{CutFlag, GuidedAnswer};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 use crate::ApiError;
+use crate::guidance::{self, Setting};
 use crate::state::ReadyService;
 use crate::validate::{ChatJob, Prompt, RawPrompt, Stops};
 
@@ -22,6 +24,8 @@ pub(crate) struct Prepared {
     standing: Standing,
     max_tokens: usize,
     stop_tokens: Vec<TokenId>,
+    min_tokens: usize,
+    guide: Option<GuidedAnswer>,
     /// Tokens that reach this side but are no text: stop tokens, and end tokens the client asked to ignore.
     pub(crate) hidden_tokens: Vec<TokenId>,
     pub(crate) choices: usize,
@@ -56,12 +60,21 @@ impl Prepared {
                 Reading::Plain { stop_strings: strings, show_markers: *show_markers }
             }
         };
+        let setting = match &job.prompt {
+            Prompt::Chat(conversation) => Some(Setting::of(conversation, job.one_tool_call)),
+            Prompt::Raw { .. } => None,
+        };
         let prompt = encode(job.prompt, service, request_id).await?;
         let limits = service.engine.limits();
         let prompt_tokens = prompt.tokens.len();
         if prompt_tokens > limits.max_prompt_tokens {
             return Err(ApiError::context_overflow(limits.max_context, prompt_tokens));
         }
+        let min_tokens = job.shape.min_tokens;
+        let guide = match setting {
+            Some(setting) => guidance::prepare(job.shape, setting, service, request_id).await?,
+            None => None,
+        };
         let end_tokens = service.markers.stop_tokens();
         let mut stop_tokens = token_ids.clone();
         if !ignore_eos {
@@ -81,6 +94,8 @@ impl Prepared {
             standing: job.standing,
             max_tokens: job.max_tokens.min(limits.max_context - prompt_tokens),
             stop_tokens,
+            min_tokens,
+            guide,
             hidden_tokens,
             choices: job.choices,
             logprobs: job.logprobs,
@@ -95,19 +110,24 @@ impl Prepared {
         &self.prompt.tokens
     }
 
-    /// What the engine is asked for the choice with this index.
-    pub(crate) fn request(&self, choice: usize) -> GenerateRequest {
+    /// What the engine is asked for the choice with this index, and what tells whether its answer was cut.
+    pub(crate) fn request(&self, choice: usize) -> (GenerateRequest, CutFlag) {
         let mut sampling = self.sampling.clone();
         sampling.seed = seed_of_choice(sampling.seed, choice);
-        GenerateRequest {
+        let guide = self.guide.as_ref().map(GuidedAnswer::another);
+        let cut = guide.as_ref().map_or_else(CutFlag::default, GuidedAnswer::cut);
+        let guide = guide.map(|guide| Arc::new(guide) as Arc<dyn GuideSource>);
+        let request = GenerateRequest {
             prompt: self.prompt.clone(),
             sampling,
             max_tokens: self.max_tokens,
             stop_tokens: self.stop_tokens.clone(),
             logprobs: self.logprobs,
+            constraint: Constraint { min_tokens: self.min_tokens, guide },
             cache_scope: self.cache_scope,
             standing: self.standing,
-        }
+        };
+        (request, cut)
     }
 
     /// A reader for one answer.

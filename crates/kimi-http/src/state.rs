@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use kimi_chat::{Markers, Vocabulary};
 use kimi_engine::EngineHandle;
+use kimi_guide::Guides;
 
 use crate::ModelNames;
 
@@ -70,13 +71,16 @@ pub(crate) struct ReadyService {
     pub(crate) markers: Markers,
     pub(crate) model: ModelCard,
     pub(crate) names: ModelNames,
+    /// Formats, compiled when they are first asked for.
+    pub(crate) guides: Arc<Guides>,
 }
 
 impl From<Service> for ReadyService {
     fn from(service: Service) -> Self {
         let Service { engine, vocabulary, markers, model } = service;
         let names = ModelNames::new(&model.names);
-        Self { engine, vocabulary, markers, model, names }
+        let guides = Arc::new(Guides::new(Arc::clone(&vocabulary), markers));
+        Self { engine, vocabulary, markers, model, names, guides }
     }
 }
 

@@ -1,14 +1,16 @@
 //! From a request as written to a job as decided: defaults filled in, limits checked, in one fixed order.
 
 mod completion;
+mod format;
 mod messages;
 mod sampling;
 mod thinking;
 mod tools;
 
-use kimi_api::{ChatCompletionRequest, ResponseFormatKind};
-use kimi_chat::{Conversation, Markers, StopStrings, Vocabulary};
+use kimi_api::ChatCompletionRequest;
+use kimi_chat::{Conversation, StopStrings, Vocabulary};
 use kimi_engine::{CacheScope, Sampling, Standing};
+use kimi_guide::{AnswerFormat, CallRule};
 use kimi_tokens::TokenId;
 
 use crate::tenancy::TenantKey;
@@ -34,6 +36,8 @@ pub(crate) struct ChatJob {
     pub(crate) stops: Stops,
     /// `Some(n)`: report log probabilities of the content's tokens and `n` alternatives.
     pub(crate) logprobs: Option<usize>,
+    /// What the answer must look like.
+    pub(crate) shape: Shape,
     /// End after the first complete call.
     pub(crate) one_tool_call: bool,
     /// Leave the reasoning out of the answer.
@@ -66,6 +70,21 @@ pub(crate) enum RawPrompt {
     Text { text: String, parse_special: bool },
     /// Token ids of the vocabulary.
     Tokens(Vec<TokenId>),
+}
+
+/// What an answer must look like.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shape {
+    /// The format of the content; `None` for free text.
+    pub(crate) format: Option<AnswerFormat>,
+    /// Whether tools are called.
+    pub(crate) calls: CallRule,
+    /// Only this tool may be called.
+    pub(crate) only_tool: Option<String>,
+    /// At most this many tokens of reasoning.
+    pub(crate) thinking_budget: Option<usize>,
+    /// The answer does not end before so many tokens.
+    pub(crate) min_tokens: usize,
 }
 
 /// What ends an answer.
@@ -121,7 +140,6 @@ pub(crate) struct Rules<'a> {
     pub(crate) policy: Policy,
     pub(crate) names: &'a ModelNames,
     pub(crate) vocabulary: &'a Vocabulary,
-    pub(crate) markers: &'a Markers,
     /// Who asks.
     pub(crate) tenant: TenantKey,
     /// The most answers to one prompt.
@@ -144,17 +162,21 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
     if thinking.enabled {
         messages::note_missing_reasoning(&request.messages, &mut notices);
     }
-    let mut sampling = sampling::decide(&request, thinking.enabled, rules, &mut notices)?;
+    let sampling = sampling::decide(&request, thinking.enabled, rules, &mut notices)?;
     let choices = sampling::choices(&request, rules)?;
     let max_tokens = max_tokens(&request)?.unwrap_or(DEFAULT_MAX_TOKENS);
     let stops = sampling::stops(&request, rules, &mut notices)?;
     let logprobs = sampling::logprobs(&request)?;
     let tools = tools::take_declared(&mut request, rules.policy)?;
-    if tools::forbidden(&request, &tools, thinking.enabled, rules.policy)? {
-        // The tools stay in the prompt, so that its cached prefix survives; the model just cannot open a call.
-        sampling.logit_bias.push((rules.markers.tool_calls_section_begin, tools::NEVER));
-    }
-    check_response_format(&request)?;
+    // Tools that must not be called stay in the prompt, so that its cached prefix survives.
+    let (calls, only_tool) = tools::calls(&request, &tools, thinking.enabled, rules.policy)?;
+    let shape = Shape {
+        format: format::decide(&request, rules.policy, &mut notices)?,
+        calls,
+        only_tool,
+        thinking_budget: thinking.budget,
+        min_tokens: sampling::min_tokens(&request, rules.policy, max_tokens)?,
+    };
     note_without_effect(&request, rules, &mut notices);
 
     let style = AnswerStyle {
@@ -178,6 +200,7 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         stops,
         return_token_ids: rules.policy.extensions && request.return_token_ids == Some(true),
         logprobs,
+        shape,
         hide_reasoning: thinking.hidden,
         one_tool_call: request.parallel_tool_calls == Some(false),
         cache_scope: rules.tenant.cache_scope(request.cache_salt.as_deref()),
@@ -233,15 +256,4 @@ fn note_without_effect(request: &ChatCompletionRequest, rules: &Rules<'_>, notic
     for (name, _) in sent.into_iter().filter(|(_, sent)| *sent) {
         notices.ignored(name);
     }
-}
-
-fn check_response_format(request: &ChatCompletionRequest) -> Result<(), ApiError> {
-    let name = match request.response_format.as_ref().map(|format| format.kind) {
-        None | Some(ResponseFormatKind::Text) => return Ok(()),
-        Some(ResponseFormatKind::JsonObject) => "json_object",
-        Some(ResponseFormatKind::JsonSchema) => "json_schema",
-    };
-    Err(ApiError::invalid(format!(
-        "Invalid request: response_format '{name}' is not supported by this server yet; ask for the format in the prompt"
-    )))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kimi_engine::{EngineFailure, NewSequence, SampledToken, Sampling};
+use kimi_engine::{ConstraintState, EngineFailure, NewSequence, SampledToken, Sampling};
 use kimi_tokens::TokenId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -25,6 +25,7 @@ pub struct SequenceSampler {
     /// Tokens of the prompt and the output with how often each was generated, 0 for those of the prompt alone. Empty
     /// when no penalty is on.
     history: BTreeMap<TokenId, u32>,
+    constraint: ConstraintState,
 }
 
 impl SequenceSampler {
@@ -38,13 +39,19 @@ impl SequenceSampler {
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&sampling.seed.to_le_bytes());
-        Self { random: ChaCha8Rng::from_seed(seed), logprobs: sequence.logprobs, sampling, history }
+        Self {
+            random: ChaCha8Rng::from_seed(seed),
+            logprobs: sequence.logprobs,
+            sampling,
+            history,
+            constraint: ConstraintState::new(sequence),
+        }
     }
 
     /// Hop 7b of 9. Chooses the next token from `logits` (one row, `[vocabulary]`), which are used as scratch space.
     ///
     /// In this order: log probabilities of the untouched logits if asked for; repetition, frequency and presence
-    /// penalty; bias; then the first largest logit when the temperature is 0, else temperature, top-k, top-p of what is
+    /// penalty; bias; the constraint; then the first largest logit when the temperature is 0, else temperature, top-k, top-p of what is
     /// left, min-p, and one draw from the sequence's own stream.
     ///
     /// NaN or `+inf` anywhere, or nothing but `-inf`, is [`EngineFailure::NonFiniteLogits`], never a token.
@@ -52,7 +59,8 @@ impl SequenceSampler {
         let max = finite_max(logits).ok_or(EngineFailure::NonFiniteLogits)?;
         // Choosing overwrites the row; a copy is small beside the weights that were read to compute it.
         let untouched = self.logprobs.map(|n| (n, logits.to_vec()));
-        let id = self.choose(logits, max)?;
+        let drawn = self.choose(logits, max)?;
+        let id = self.constraint.accept(drawn)?;
         if self.penalizes() {
             *self.history.entry(id).or_insert(0) += 1;
         }
@@ -60,11 +68,12 @@ impl SequenceSampler {
         Ok(SampledToken { id, logprobs })
     }
 
-    /// Penalties, bias, and the choice itself. `max` is the largest of `logits`.
+    /// Penalties, bias, the constraint, and the choice itself. `max` is the largest of `logits`.
     fn choose(&mut self, logits: &mut [f32], max: f32) -> Result<TokenId, EngineFailure> {
-        let max = if self.penalizes() || !self.sampling.logit_bias.is_empty() {
+        let max = if self.penalizes() || !self.sampling.logit_bias.is_empty() || self.constraint.is_active() {
             self.penalize(logits);
             self.apply_bias(logits);
+            self.constraint.restrict(logits)?;
             finite_max(logits).ok_or(EngineFailure::NonFiniteLogits)?
         } else {
             max

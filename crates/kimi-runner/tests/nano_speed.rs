@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use kimi_engine::{EngineConfig, GenerateRequest, Sampling, SchedulerConfig};
+use kimi_engine::{Constraint, EngineConfig, GenerateRequest, Sampling, SchedulerConfig};
 use kimi_k2::{Batch, Checkpoint, CheckpointFiles, KimiModel, KvPool, SequenceSpan};
 use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig};
 use kimi_tokens::EncodedPrompt;
@@ -73,6 +73,7 @@ fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
                 max_tokens: ANSWER,
                 stop_tokens: vec![],
                 logprobs: None,
+                constraint: Constraint::default(),
                 cache_scope: None,
                 standing: kimi_engine::Standing::default(),
             };

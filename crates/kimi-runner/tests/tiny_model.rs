@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use candle_core::{Device, Tensor};
 use kimi_engine::{
-    CacheScope, EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason, GenerateRequest,
-    GenerationStream, SampledToken, Sampling, SchedulerConfig, TokenEvent,
+    CacheScope, Constraint, EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason,
+    GenerateRequest, GenerationStream, SampledToken, Sampling, SchedulerConfig, TokenEvent,
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
 use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, score, score_in_chunks};
@@ -72,6 +72,7 @@ fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
         max_tokens: 24,
         stop_tokens: vec![],
         logprobs: Some(2),
+        constraint: Constraint::default(),
         cache_scope: None,
         standing: kimi_engine::Standing::default(),
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use anyhow::{Context, Result, bail};
 use kimi_chat::{Conversation, OutputEvent, OutputParser, ParserOptions, StopStrings};
-use kimi_engine::{Finished, GenerateRequest, Sampling, TokenEvent};
+use kimi_engine::{Constraint, Finished, GenerateRequest, Sampling, TokenEvent};
 
 use crate::{args::AnswerArgs, load::Loaded};
 
@@ -36,6 +36,7 @@ pub(crate) async fn answer(
         max_tokens: args.max_tokens.clamp(1, room.max(1)),
         stop_tokens: loaded.markers.stop_tokens().to_vec(),
         logprobs: None,
+        constraint: Constraint::default(),
         cache_scope: None,
         standing: kimi_engine::Standing::default(),
     })?;

@@ -38,8 +38,13 @@ const FLOORS: &[Floor] = &[
         never: &["axum", "hyper", "reqwest", "tokenizers", "tokio"],
     },
     Floor {
+        package: "kimi-guide",
+        below: &["kimi-chat", "kimi-engine", "kimi-tokens"],
+        never: &["axum", "candle", "hyper", "reqwest", "tokio"],
+    },
+    Floor {
         package: "kimi-http",
-        below: &["kimi-api", "kimi-chat", "kimi-engine", "kimi-tokens"],
+        below: &["kimi-api", "kimi-chat", "kimi-engine", "kimi-guide", "kimi-tokens"],
         never: &["candle"],
     },
     Floor {
@@ -48,6 +53,7 @@ const FLOORS: &[Floor] = &[
             "kimi-api",
             "kimi-chat",
             "kimi-engine",
+            "kimi-guide",
             "kimi-http",
             "kimi-k2",
             "kimi-kernels",

@@ -109,7 +109,7 @@ pub(super) fn hash(seed: u64, tokens: &[TokenId]) -> u64 {
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014): spreads every input bit over the output.
-fn mix(state: u64) -> u64 {
+pub(super) fn mix(state: u64) -> u64 {
     let state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -60,7 +60,6 @@ pub(super) fn rules<'a>(app: &App, service: &'a ReadyService, caller: Caller) ->
         policy: app.policy(),
         names: &service.names,
         vocabulary: &service.vocabulary,
-        markers: &service.markers,
         tenant: app.tenant(caller),
         max_n: app.config().max_n,
         reasoning_alias: app.config().reasoning_alias,

@@ -2,7 +2,7 @@
 
 use kimi_api::{CompletionRequest, Prompts, TextOrTokens};
 
-use super::{AnswerStyle, ChatJob, Notices, Prompt, RawPrompt, Rules, note_without_effect, sampling};
+use super::{AnswerStyle, ChatJob, Notices, Prompt, RawPrompt, Rules, Shape, note_without_effect, sampling};
 use crate::{ApiError, Contract, Policy};
 
 /// Tokens an answer may have when the request does not say; the route is older than long answers.
@@ -45,11 +45,14 @@ pub(crate) fn check_completion(
         )));
     }
     note_without_effect(&shared, rules, &mut notices);
+    let max_tokens = super::max_tokens(&shared)?.unwrap_or(DEFAULT_MAX_TOKENS);
+    let min_tokens = sampling::min_tokens(&shared, rules.policy, max_tokens)?;
     let template = ChatJob {
         prompt: Prompt::Raw { prompt: RawPrompt::Tokens(Vec::new()), show_markers },
         choices,
         sampling,
-        max_tokens: super::max_tokens(&shared)?.unwrap_or(DEFAULT_MAX_TOKENS),
+        max_tokens,
+        shape: Shape { min_tokens, ..Shape::default() },
         stops: sampling::stops(&shared, rules, &mut notices)?,
         logprobs: sampling::logprobs(&shared)?,
         one_tool_call: false,

@@ -43,7 +43,7 @@ pub(super) fn decide(
         ..Sampling::greedy()
     };
     if rules.policy.extensions {
-        extend(sampling, request, rules, notices)
+        extend(sampling, request, rules)
     } else {
         note_ignored_extensions(request, notices);
         Ok(sampling)
@@ -106,7 +106,6 @@ fn extend(
     mut sampling: Sampling,
     request: &ChatCompletionRequest,
     rules: &Rules<'_>,
-    notices: &mut Notices,
 ) -> Result<Sampling, ApiError> {
     let values = Values { fixed: false };
     sampling.top_k = match request.top_k {
@@ -124,10 +123,22 @@ fn extend(
         sampling.logit_bias = biases.iter().map(|(id, bias)| (*id, *bias)).collect();
         check_logit_bias(&sampling.logit_bias, rules)?;
     }
-    if request.min_tokens.is_some_and(|min| min > 0) {
-        notices.ignored("min_tokens");
-    }
     Ok(sampling)
+}
+
+/// `min_tokens`: the answer does not end by itself before so many.
+pub(super) fn min_tokens(
+    request: &ChatCompletionRequest,
+    policy: Policy,
+    max_tokens: usize,
+) -> Result<usize, ApiError> {
+    let Some(asked) = request.min_tokens.filter(|_| policy.extensions) else { return Ok(0) };
+    match usize::try_from(asked) {
+        Ok(asked) if asked <= max_tokens => Ok(asked),
+        _ => Err(ApiError::invalid(format!(
+            "Invalid request: min_tokens must be from 0 to the most tokens of the answer, {max_tokens}, not {asked}"
+        ))),
+    }
 }
 
 fn check_logit_bias(biases: &[(TokenId, f32)], rules: &Rules<'_>) -> Result<(), ApiError> {

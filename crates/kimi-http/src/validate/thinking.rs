@@ -14,6 +14,8 @@ pub(super) struct Thinking {
     pub(super) keep_all: bool,
     /// The model thinks, but the answer does not show it.
     pub(super) hidden: bool,
+    /// It thinks for at most so many tokens.
+    pub(super) budget: Option<usize>,
 }
 
 /// Reads all switches. Absent: on. Contradicting each other: 400.
@@ -35,7 +37,7 @@ pub(super) fn decide(
             "Invalid request: {on} turns thinking on and {off} turns it off; send one of them"
         )));
     }
-    note_budgets(request, notices);
+    let budget = budget(request, policy, notices)?;
 
     let kwargs = request.chat_template_kwargs.unwrap_or_default();
     let keep_all = match request.thinking.as_ref().and_then(|thinking| thinking.keep) {
@@ -43,7 +45,7 @@ pub(super) fn decide(
         None => kwargs.preserve_thinking.or(kwargs.clear_thinking.map(|clear| !clear)).unwrap_or(false),
     };
     let hidden = request.reasoning.as_ref().is_some_and(|reasoning| reasoning.exclude == Some(true));
-    Ok(Thinking { enabled, keep_all, hidden })
+    Ok(Thinking { enabled, keep_all, hidden, budget })
 }
 
 /// The hosted service knows two types and two keys.
@@ -89,15 +91,38 @@ fn switches(
     .collect()
 }
 
-/// Budgets end the reasoning early, which needs the sampler's help; until it can, the client is told.
-fn note_budgets(request: &ChatCompletionRequest, notices: &mut Notices) {
-    if request.thinking_budget.is_some() {
-        notices.ignored("thinking_budget");
+/// The most tokens of reasoning, if the request limits them: four spellings that must agree.
+fn budget(
+    request: &ChatCompletionRequest,
+    policy: Policy,
+    notices: &mut Notices,
+) -> Result<Option<usize>, ApiError> {
+    let nested = request.thinking.as_ref().and_then(|thinking| thinking.budget_tokens);
+    let reasoning = request.reasoning.as_ref().and_then(|reasoning| reasoning.max_tokens);
+    let sent = [
+        ("thinking.budget_tokens", nested),
+        ("thinking_budget", request.thinking_budget),
+        ("thinking_token_budget", request.thinking_token_budget),
+        ("reasoning.max_tokens", reasoning),
+    ];
+    let mut decided: Option<(&str, i64)> = None;
+    for (name, asked) in sent.into_iter().filter_map(|(name, asked)| asked.map(|asked| (name, asked))) {
+        if !policy.extensions {
+            notices.ignored(name);
+            continue;
+        }
+        if asked < 1 {
+            return Err(ApiError::invalid(format!(
+                "Invalid request: {name} must be at least 1, not {asked}; to turn thinking off, send \
+                 \"thinking\": {{\"type\": \"disabled\"}}"
+            )));
+        }
+        if let Some((first, other)) = decided.filter(|(_, other)| *other != asked) {
+            return Err(ApiError::invalid(format!(
+                "Invalid request: {first} is {other} and {name} is {asked}; send one of them"
+            )));
+        }
+        decided.get_or_insert((name, asked));
     }
-    if request.thinking.as_ref().is_some_and(|thinking| thinking.budget_tokens.is_some()) {
-        notices.ignored("thinking.budget_tokens");
-    }
-    if request.reasoning.as_ref().is_some_and(|reasoning| reasoning.max_tokens.is_some()) {
-        notices.ignored("reasoning.max_tokens");
-    }
+    Ok(decided.and_then(|(_, asked)| usize::try_from(asked).ok()))
 }

@@ -1,11 +1,9 @@
 //! Checks of the declared tools and of how they are to be used.
 
 use kimi_api::{ChatCompletionRequest, Tool, ToolChoice, ToolKind};
+use kimi_guide::CallRule;
 
 use crate::{ApiError, Policy};
-
-/// A bias no logit can make up for. Finite, because infinities are how a broken model is recognised.
-pub(super) const NEVER: f32 = -1.0e9;
 
 const MAX_NAME_BYTES: usize = 128;
 
@@ -80,25 +78,25 @@ fn is_name(name: &str) -> bool {
     starts && goes_on && name.len() <= MAX_NAME_BYTES
 }
 
-/// Whether `tool_choice` forbids calls. Choices that force a call are errors: they need constrained sampling.
-pub(super) fn forbidden(
+/// Whether tools are called, and the one that must be if one is named.
+pub(super) fn calls(
     request: &ChatCompletionRequest,
     tools: &[Tool],
     thinking: bool,
     policy: Policy,
-) -> Result<bool, ApiError> {
+) -> Result<(CallRule, Option<String>), ApiError> {
     // The hosted service calls a named choice 'specified'.
-    let (choice, hosted_name) = match &request.tool_choice {
-        None | Some(ToolChoice::Auto) => return Ok(false),
-        Some(ToolChoice::None) => return Ok(!tools.is_empty()),
-        Some(ToolChoice::Required) => ("required", "required"),
+    let (choice, hosted_name, name) = match &request.tool_choice {
+        None | Some(ToolChoice::Auto) => return Ok((CallRule::Free, None)),
+        Some(ToolChoice::None) => return Ok((CallRule::Forbidden, None)),
+        Some(ToolChoice::Required) => ("required", "required", None),
         Some(ToolChoice::Function(name)) => {
             if !tools.iter().any(|tool| tool.function.name == *name) {
                 return Err(ApiError::invalid(format!(
                     "Invalid request: tool_choice names the function {name}, which tools does not declare"
                 )));
             }
-            ("function", "specified")
+            ("function", "specified", Some(name.clone()))
         }
     };
     if tools.is_empty() {
@@ -109,7 +107,5 @@ pub(super) fn forbidden(
             "tool_choice '{hosted_name}' is incompatible with thinking enabled"
         )));
     }
-    Err(ApiError::invalid(format!(
-        "Invalid request: tool_choice '{choice}' is not supported by this server yet; use 'auto' or 'none'"
-    )))
+    Ok((CallRule::Required, name))
 }

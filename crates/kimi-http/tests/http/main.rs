@@ -8,6 +8,7 @@ mod completions;
 mod counting;
 mod files;
 mod garbage;
+mod guided;
 mod harness;
 mod leaving;
 mod openapi;

@@ -127,11 +127,6 @@ async fn values_are_checked() {
                 "Invalid request: thinking turns thinking on and chat_template_kwargs.thinking turns it off; send one of them",
             ),
             (
-                json!({"response_format": {"type": "json_object"}}),
-                "Invalid request: response_format 'json_object' is not supported by this server yet; ask for the format in \
-                 the prompt",
-            ),
-            (
                 json!({"functions": []}),
                 "Invalid request: functions and function_call are not supported; use tools and tool_choice",
             ),
@@ -165,14 +160,6 @@ async fn tools_are_checked() {
             (
                 tools(json!([{"type": "builtin_function", "function": {"name": "$web_search"}}])),
                 "builtin_function $web_search is not supported by this server",
-            ),
-            (
-                json!({"tools": [function("f")], "tool_choice": "required"}),
-                "Invalid request: tool_choice 'required' is not supported by this server yet; use 'auto' or 'none'",
-            ),
-            (
-                json!({"tools": [function("f")], "tool_choice": function("f")}),
-                "Invalid request: tool_choice 'function' is not supported by this server yet; use 'auto' or 'none'",
             ),
             (
                 json!({"tools": [function("f")], "tool_choice": function("g")}),
@@ -335,7 +322,7 @@ async fn no_value_of_any_key_is_a_server_error() {
     let server = Setup::new(saying("</think>ok<|im_end|>")).serve().await;
     let keys = "model messages max_completion_tokens max_tokens temperature top_p n presence_penalty frequency_penalty stop \
         stream stream_options response_format tools tool_choice parallel_tool_calls thinking chat_template_kwargs \
-        enable_thinking reasoning reasoning_effort thinking_budget logprobs top_logprobs seed top_k min_p \
+        enable_thinking reasoning reasoning_effort thinking_budget thinking_token_budget structured_outputs logprobs top_logprobs seed top_k min_p \
         repetition_penalty logit_bias stop_token_ids ignore_eos min_tokens agent functions function_call user \
         include_stop_str_in_output return_token_ids continue_final_message add_generation_prompt prompt_cache_key \
         cache_salt priority safety_identifier prediction metadata unknown";

@@ -1,4 +1,4 @@
-use kimi_engine::NewSequence;
+use kimi_engine::{Constraint, NewSequence};
 use kimi_scheduler::SequenceId;
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -9,7 +9,15 @@ fn sampler(sampling: Sampling) -> SequenceSampler {
 }
 
 fn sampler_for(sampling: Sampling, prompt: &[TokenId], logprobs: Option<usize>) -> SequenceSampler {
-    SequenceSampler::new(&NewSequence { id: SequenceId(1), sampling, logprobs, prompt: prompt.into() })
+    SequenceSampler::new(&NewSequence {
+        id: SequenceId(1),
+        sampling,
+        logprobs,
+        prompt: prompt.into(),
+        constraint: Constraint::default(),
+        max_tokens: usize::MAX,
+        stop_tokens: Vec::new(),
+    })
 }
 
 fn sampled(sampling: Sampling) -> Sampling {
