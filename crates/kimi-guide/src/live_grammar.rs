@@ -89,7 +89,7 @@ impl LiveGrammar {
         }
         let complete = self.matcher.is_accepting().map_err(broken)?;
         let mut allowed = self.matcher.compute_mask().map_err(broken)?;
-        self.limit_number(&mut allowed, complete);
+        self.limit_number(&mut allowed, complete)?;
         let mut extra = others.to_vec();
         if complete {
             extra.extend_from_slice(ends);
@@ -161,20 +161,24 @@ impl LiveGrammar {
         completion(&mut self.matcher, self.scanner, &self.grammar.vocabulary, max_tokens)
     }
 
-    /// Keeps a number readable for clients, where the grammar can do without its next digit.
-    fn limit_number(&self, allowed: &mut SimpleVob, complete: bool) {
-        let Some(scanner) = self.scanner.filter(|scanner| scanner.in_number()) else { return };
+    /// Keeps a number readable for clients: it ends where it may, else it takes the way to where it may.
+    fn limit_number(&mut self, allowed: &mut SimpleVob, complete: bool) -> Result<(), GuideError> {
+        let Some(scanner) = self.scanner.filter(|scanner| scanner.in_number()) else { return Ok(()) };
         let vocabulary = &self.grammar.vocabulary;
         let too_long = |token: &TokenId| scanner.number_overflows_with(vocabulary.bytes(*token));
         let overflowing: Vec<TokenId> = allowed.iter().filter(too_long).collect();
         if overflowing.is_empty() {
-            return;
+            return Ok(());
         }
         let mut limited = allowed.clone();
         overflowing.iter().for_each(|&token| limited.disallow_token(token));
         if complete || !limited.is_zero() {
             *allowed = limited;
+        } else if let Some(&next) = self.completion(NEAR)?.as_deref().and_then(<[TokenId]>::first) {
+            // Such as the odd beginning of a number that must be even.
+            *allowed = self.grammar.vocabulary.trie().singleton_token_set(next);
         }
+        Ok(())
     }
 
     /// A grammar that became too complex is of no use to the next answer either.

@@ -150,6 +150,26 @@ fn an_end_that_was_forced_is_told() {
 }
 
 #[test]
+fn numbers_end_even_for_a_model_that_never_ends_them() {
+    let odd = VOCABULARY.encode_with_specials("1")[0] as usize;
+    for number in [
+        json!({"type": "integer", "multipleOf": 2}),
+        json!({"type": "number", "exclusiveMinimum": 0}),
+        json!({"type": "number"}),
+    ] {
+        let list = json!({"type": "object", "properties": {"n": {"type": "array", "items": number, "maxItems": 3}},
+            "required": ["n"], "additionalProperties": false});
+        let answer = follow(content(&schema(list.clone())), 3000, |row| {
+            row.fill(0.0);
+            row[odd] = 1.0;
+        });
+        assert!(answer.ended && !answer.cut, "{answer:?}");
+        let value: Value = serde_json::from_str(&answer.content).expect("JSON");
+        assert!(jsonschema::is_valid(&list, &value), "{value}");
+    }
+}
+
+#[test]
 fn too_few_tokens_for_anything_cut_the_answer() {
     let answer = write(content(&schema(point())), Taste::Any, 1, 3);
     assert_eq!(answer.tokens.len(), 3);
