@@ -1,5 +1,5 @@
-//! `/openapi.json`: what is served, in OpenAPI 3.1. The schemas come from the wire types and the routes from the router's own
-//! table, so that neither can drift.
+//! `/openapi.json`: what is served, in `OpenAPI` 3.1. The schemas come from the wire types and the routes from the router's
+//! own table, so that neither can drift.
 
 use std::sync::LazyLock;
 
