@@ -110,7 +110,6 @@ fn order(scanner: Option<JsonScanner>, seed: u64, used: &[u16; 256]) -> Vec<u8> 
     order
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 pub(crate) fn broken(error: impl std::fmt::Display) -> GuideError {
     // The engine's text goes on with its state on further lines.
     GuideError(error.to_string().lines().next().unwrap_or_default().to_owned())

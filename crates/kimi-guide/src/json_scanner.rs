@@ -53,7 +53,9 @@ impl JsonScanner {
 
     /// Takes more bytes.
     pub(crate) fn extend(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.push(byte));
+        for &byte in bytes {
+            self.push(byte);
+        }
     }
 
     pub(crate) fn in_number(self) -> bool {

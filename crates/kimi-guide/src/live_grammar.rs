@@ -171,7 +171,9 @@ impl LiveGrammar {
             return Ok(());
         }
         let mut limited = allowed.clone();
-        overflowing.iter().for_each(|&token| limited.disallow_token(token));
+        for &token in &overflowing {
+            limited.disallow_token(token);
+        }
         if complete || !limited.is_zero() {
             *allowed = limited;
         } else if let Some(&next) = self.completion(NEAR)?.as_deref().and_then(<[TokenId]>::first) {

@@ -56,10 +56,14 @@ pub(crate) fn relax(schema: &mut Value) -> bool {
         let word = keyword.as_str();
         match value {
             Value::Array(list) if LISTS.contains(&word) => {
-                list.iter_mut().for_each(|member| changed |= relax(member));
+                for member in list.iter_mut() {
+                    changed |= relax(member);
+                }
             }
             Value::Object(map) if MAPS.contains(&word) => {
-                map.values_mut().for_each(|member| changed |= relax(member));
+                for member in map.values_mut() {
+                    changed |= relax(member);
+                }
             }
             value if ONE.contains(&word) => changed |= relax(value),
             _ => {}
