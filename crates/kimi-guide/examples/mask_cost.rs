@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kimi_chat::{Markers, OutputStart, Vocabulary};
-use kimi_engine::{GuideSource as _, TokenGuide as _};
+use kimi_engine::GuideSource as _;
 use kimi_guide::{AnswerFormat, AnswerPlan, CallRule, Guides};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

@@ -43,14 +43,14 @@ pub(crate) async fn prepare(
         return Ok(None);
     }
     let guides = Arc::clone(&service.guides);
-    let compiling = move || compile(shape, setting, &guides).map(Some);
+    let compiling = move || compile(&shape, &setting, &guides).map(Some);
     tokio::task::spawn_blocking(compiling).await.unwrap_or_else(|panic| {
         tracing::error!(%panic, "compiling a format panicked");
         Err(ApiError::internal(request_id, "The format of the answer could not be prepared"))
     })
 }
 
-fn compile(shape: Shape, setting: Setting, guides: &Guides) -> Result<GuidedAnswer, ApiError> {
+fn compile(shape: &Shape, setting: &Setting, guides: &Guides) -> Result<GuidedAnswer, ApiError> {
     let content = match &shape.format {
         Some(format) => {
             Some(guides.compile(format).map_err(|error| refused("the format of the answer", &error))?)

@@ -111,11 +111,10 @@ pub(crate) fn follow(plan: AnswerPlan, max_tokens: usize, mut model: impl FnMut(
 fn liking(id: TokenId, taste: Taste) -> f32 {
     let bytes = VOCABULARY.bytes(id);
     match taste {
-        Taste::Any => 0.0,
         Taste::Endings if VOCABULARY.is_special(id) => 0.6,
         Taste::Endings if bytes.iter().any(|byte| b"\"}]".contains(byte)) => 0.5,
         Taste::Endings if bytes.iter().all(u8::is_ascii_alphanumeric) => 0.1,
-        Taste::Endings => 0.0,
+        Taste::Any | Taste::Endings => 0.0,
     }
 }
 

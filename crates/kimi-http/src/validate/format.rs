@@ -56,7 +56,7 @@ fn json_schema(described: &Value) -> Result<AnswerFormat, ApiError> {
     let Some(described) = described.as_object() else {
         return must(" is missing; it must be an object with name and schema");
     };
-    if !described.get("name").is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty())) {
+    if described.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         return must(".name is missing; it must be a string");
     }
     let strict = match described.get("strict") {
