@@ -8,8 +8,8 @@ mod input;
 mod request;
 
 pub use answer::{
-    ContentPart, IncompleteDetails, InputTokensDetails, ItemStatus, OutputItem, OutputTokensDetails, Response,
-    ResponseError, ResponseStatus, ResponseUsage,
+    ContentPart, IncompleteDetails, InputTokensDetails, ItemStatus, OutputItem, OutputTokensDetails,
+    Response, ResponseError, ResponseStatus, ResponseUsage,
 };
 pub use event::{Event, StreamEvent};
 pub use input::{Input, InputItem, TextPart};

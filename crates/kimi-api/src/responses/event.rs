@@ -18,7 +18,10 @@ pub struct StreamEvent {
 /// What happened. An item has one part; `content_index` and `summary_index` are always 0.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type")]
-#[expect(missing_docs, reason = "the keys mean the same in every variant: whose item, which place, what text")]
+#[expect(
+    missing_docs,
+    reason = "the keys mean the same in every variant: whose item, which place, what text"
+)]
 pub enum Event {
     /// The request was accepted.
     #[serde(rename = "response.created")]

@@ -1,7 +1,7 @@
 //! The body of a request.
 
-use serde::Deserialize;
 use serde::de::Error;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Input;
@@ -63,7 +63,7 @@ pub struct TextConfig {
 }
 
 /// Whether to think first.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReasoningConfig {
     /// How hard.
     pub effort: Option<ReasoningEffort>,
