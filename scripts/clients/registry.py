@@ -63,7 +63,7 @@ class Environment:
 ENVIRONMENTS = {
     environment.name: environment
     for environment in (
-        Environment("openai-python", "python", ("openai==2.54.0",)),
+        Environment("openai-python", "python", ("openai==3.52.0",)),
         Environment("anthropic-python", "python", ("anthropic==2.11.0",)),
         Environment("langchain-openai", "python", ("langchain-openai==1.7.3",)),
         Environment("langchain-moonshot", "python", ("langchain-moonshot==0.1.0",)),
@@ -105,8 +105,8 @@ def _library(name: str, version: str, environment: str, driver: str, *arguments:
 
 
 LIBRARIES = (
-    _library("openai-python", "2.54.0", "openai-python", "openai_python.py"),
-    _library("openai-python (Responses)", "2.54.0", "openai-python", "openai_responses.py"),
+    _library("openai-python", "3.52.0", "openai-python", "openai_python.py"),
+    _library("openai-python (Responses)", "3.52.0", "openai-python", "openai_responses.py"),
     _library("openai-node", "7.55.0", "openai-node", "openai_node.mjs"),
     _library("anthropic-python", "2.11.0", "anthropic-python", "anthropic_python.py"),
     _library("AI SDK (openai-compatible)", "7.0.173", "ai-sdk", "ai_sdk.mjs", "openai-compatible"),

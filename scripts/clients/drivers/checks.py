@@ -1,4 +1,7 @@
-"""What every Python driver shares: the model's name, the questions, and a line of output for each check."""
+"""What every Python driver shares: the model's name, the questions, and a line of output for each check.
+
+A driver's arguments are the server's origin, then its own; `--only=NAME,NAME` leaves out other checks.
+"""
 
 import json
 import sys
@@ -32,7 +35,10 @@ EXTRACT = "Ada is 36 years old. Give her name and age as JSON."
 def run(**checks):
     """Runs each check and prints `ok NAME` or `failed NAME: why`. Exit code 1 when one failed."""
     failed = False
+    only = next((option.removeprefix("--only=").split(",") for option in sys.argv if option.startswith("--only=")), checks)
     for name, check in checks.items():
+        if name not in only:
+            continue
         try:
             check()
             print(f"ok {name}", flush=True)

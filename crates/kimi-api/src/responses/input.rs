@@ -161,12 +161,9 @@ impl From<WirePart> for Part {
 
 impl<'de> Deserialize<'de> for WireContent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text_or_items(
-            deserializer,
-            "a string or an array of content parts",
-            |text| Content::Text(text),
-            |parts| Content::Parts(parts.into_iter().map(|part: WirePart| part.into()).collect()),
-        )
+        text_or_items(deserializer, "a string or an array of content parts", Content::Text, |parts| {
+            Content::Parts(parts.into_iter().map(|part: WirePart| part.into()).collect())
+        })
         .map(Self)
     }
 }

@@ -209,8 +209,8 @@ fn thinking_switch(kind: ThinkingKind) -> Thinking {
     Thinking { kind, keep: None, budget_tokens: None, unknown: Map::new() }
 }
 
-fn response_format(format: OutputFormat) -> Result<ResponseFormat, ApiError> {
-    let schema = json!({"name": "output", "schema": format.schema, "strict": true});
-    serde_json::from_value(json!({"type": format.kind, "json_schema": schema}))
+fn response_format(OutputFormat { kind, schema }: OutputFormat) -> Result<ResponseFormat, ApiError> {
+    let schema = json!({"name": "output", "schema": schema, "strict": true});
+    serde_json::from_value(json!({"type": kind, "json_schema": schema}))
         .map_err(|error| ApiError::invalid(format!("Invalid request: output_config.format: {error}")))
 }

@@ -35,7 +35,9 @@ pub(crate) async fn create_message(
     let mut job = check(request, &rules(&app, &service))?;
 
     let mut notices = std::mem::take(&mut job.notices);
-    ignored.into_iter().for_each(|what| notices.ignored(what));
+    for what in ignored {
+        notices.ignored(what);
+    }
     let stream = job.style.stream;
     let events = MessageEvents::new(request_id.clone(), job.style.model.clone());
     let choices = Choices::start(job, &service, request_id.clone(), running).await?;

@@ -29,7 +29,9 @@ pub(crate) async fn create_response(
     let mut job = check(request, &rules(&app, &service))?;
 
     let mut notices = std::mem::take(&mut job.notices);
-    ignored.into_iter().for_each(|what| notices.ignored(what));
+    for what in ignored {
+        notices.ignored(what);
+    }
     let (stream, sampling) = (job.style.stream, &job.sampling);
     let (temperature, top_p) = (sampling.temperature, sampling.top_p);
     let events = ResponseEvents::new(echo, request_id.clone(), seconds_since_1970(), temperature, top_p);

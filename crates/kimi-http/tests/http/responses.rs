@@ -107,7 +107,7 @@ fn fold(transcript: &str) -> (Vec<Value>, Value) {
             "content_part.added" => output[index(&data)]["content"] = json!([data["part"]]),
             "reasoning_summary_part.added" => output[index(&data)]["summary"] = json!([data["part"]]),
             "output_text.delta" | "reasoning_text.delta" => {
-                grow(&mut output[index(&data)]["content"][0]["text"], &data)
+                grow(&mut output[index(&data)]["content"][0]["text"], &data);
             }
             "reasoning_summary_text.delta" => grow(&mut output[index(&data)]["summary"][0]["text"], &data),
             "function_call_arguments.delta" => grow(&mut output[index(&data)]["arguments"], &data),
@@ -115,12 +115,12 @@ fn fold(transcript: &str) -> (Vec<Value>, Value) {
                 assert_eq!(output[index(&data)]["content"][0]["text"], data["text"]);
             }
             "reasoning_summary_text.done" => {
-                assert_eq!(output[index(&data)]["summary"][0]["text"], data["text"])
+                assert_eq!(output[index(&data)]["summary"][0]["text"], data["text"]);
             }
             "content_part.done" => assert_eq!(output[index(&data)]["content"][0], data["part"]),
             "reasoning_summary_part.done" => assert_eq!(output[index(&data)]["summary"][0], data["part"]),
             "function_call_arguments.done" => {
-                assert_eq!(output[index(&data)]["arguments"], data["arguments"])
+                assert_eq!(output[index(&data)]["arguments"], data["arguments"]);
             }
             "output_item.done" => {
                 output[index(&data)]["status"] = data["item"]["status"].clone();
