@@ -7,6 +7,7 @@ use kimi_api::anthropic::{MessagesRequest, TokenCount};
 
 use super::chat::{rules, with_notices};
 use crate::anthropic::{MessageEvents, MessageFold, Translated, to_chat};
+use crate::auth::Caller;
 use crate::choices::Choices;
 use crate::dialect::{Spoken, collect};
 use crate::prepare::encode;
@@ -19,6 +20,7 @@ use crate::{ApiError, App, json_body};
 pub(crate) async fn create_message(
     State(app): State<App>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let running = app.running().token();
@@ -32,7 +34,7 @@ pub(crate) async fn create_message(
         ));
     }
     let Translated { request, ignored } = to_chat(request)?;
-    let mut job = check(request, &rules(&app, &service))?;
+    let mut job = check(request, &rules(&app, &service, caller))?;
 
     let mut notices = std::mem::take(&mut job.notices);
     for what in ignored {

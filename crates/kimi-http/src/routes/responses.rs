@@ -6,6 +6,7 @@ use axum::{Extension, Json};
 use kimi_api::responses::{Event, ResponsesRequest};
 
 use super::chat::{rules, seconds_since_1970, with_notices};
+use crate::auth::Caller;
 use crate::choices::Choices;
 use crate::dialect::{Spoken, collect};
 use crate::responses::{ResponseEvents, Translated, to_chat};
@@ -18,6 +19,7 @@ use crate::{ApiError, App, json_body};
 pub(crate) async fn create_response(
     State(app): State<App>,
     Extension(RequestId(request_id)): Extension<RequestId>,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let running = app.running().token();
@@ -26,7 +28,7 @@ pub(crate) async fn create_response(
     let request: ResponsesRequest = json_body::parse_request(body, &service.names, &request_id).await?;
     service.names.check(&request.model)?;
     let Translated { request, echo, ignored } = to_chat(request)?;
-    let mut job = check(request, &rules(&app, &service))?;
+    let mut job = check(request, &rules(&app, &service, caller))?;
 
     let mut notices = std::mem::take(&mut job.notices);
     for what in ignored {

@@ -383,3 +383,19 @@ async fn what_has_no_counterpart_is_named_in_a_header() {
         "ignored blocks of other services; ignored tools of other services"
     );
 }
+
+#[tokio::test]
+async fn what_the_cache_holds_is_counted_apart() {
+    let mut setup = Setup::new(saying("</think>ok<|im_end|>"));
+    setup.config.prefix_cache = true;
+    let server = setup.serve().await;
+    let long = with(json!({"system": "Be brief. ".repeat(20)}));
+    let (_, first) = server.post_json(PATH, &long).await;
+    let (_, second) = server.post_json(PATH, &long).await;
+    let (first, second) = (&first["usage"], &second["usage"]);
+    assert_eq!(first["cache_read_input_tokens"], 0);
+    let cached = second["cache_read_input_tokens"].as_u64().unwrap();
+    assert!(cached >= 200, "{second}");
+    let rest = second["input_tokens"].as_u64().unwrap();
+    assert_eq!(first["input_tokens"], rest + cached, "the prompt is the sum");
+}
