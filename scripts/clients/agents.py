@@ -32,12 +32,16 @@ class Agent:
     arguments: dict
 
     def script(self) -> list[dict]:
-        """What the model says: the task's one call, its end, the watchword, and something for side requests."""
+        """What the model says: the task's one call, its end, the watchword, and something for side requests.
+
+        Agents add messages of their own after the person's and after a tool's, so the whole prompt is looked at. Of two
+        turns that suit, the server takes the one it has said less often, so the call comes before its end.
+        """
         call = {"name": self.tool, "arguments": self.arguments}
         return [
-            {"match": "Return of functions", "reasoning": "It ran.", "content": DONE},
-            {"match": TASK, "match_prompt": self.tool, "reasoning": "I run it.", "tool_calls": [call]},
-            {"match": GREETING, "reasoning": "Easy.", "content": WATCHWORD},
+            {"match_prompt": "## Return of functions", "reasoning": "It ran.", "content": DONE},
+            {"match_prompt": TASK, "reasoning": "I run it.", "tool_calls": [call]},
+            {"match_prompt": GREETING, "reasoning": "Easy.", "content": WATCHWORD},
             {"content": "A short title"},
         ]
 
