@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod account;
+pub mod anthropic;
 mod chat_chunk;
 mod chat_request;
 mod chat_response;
@@ -9,6 +10,7 @@ mod error;
 mod file;
 mod message;
 mod model_list;
+pub mod responses;
 mod schema;
 mod server_info;
 mod tokenize;

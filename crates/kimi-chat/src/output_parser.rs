@@ -53,7 +53,10 @@ pub enum OutputEvent {
         index: usize,
     },
     /// The content ended at a stop string; generating on is pointless.
-    StopStringHit,
+    StopStringHit {
+        /// The one that ended it.
+        stop: String,
+    },
 }
 
 /// Which part of the answer a token belongs to. Log probabilities are reported for the content.

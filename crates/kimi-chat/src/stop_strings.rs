@@ -22,12 +22,14 @@ impl StopStrings {
         Self { included, ..self }
     }
 
-    /// The first stop string that is complete in `text`: where the answer ends. The one that ends first counts, as if
+    /// The first stop string that is complete in `text`, and where the answer ends. The one that ends first counts, as if
     /// the text came character by character; of those that end together, the longest.
-    fn find(&self, text: &str) -> Option<usize> {
-        let matches =
-            self.strings.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
-        matches.min().map(|(end, start)| if self.included { end } else { start })
+    fn find(&self, text: &str) -> Option<(usize, &str)> {
+        let matches = self
+            .strings
+            .iter()
+            .filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start, stop)));
+        matches.min().map(|(end, start, stop)| (if self.included { end } else { start }, stop.as_str()))
     }
 
     /// The length of the longest end of `text` that a stop string may still grow from.
@@ -52,22 +54,23 @@ impl StopMatcher {
         Self { stops, held: String::new() }
     }
 
-    /// Appends to `out` the text that is certainly before any stop string; true when one completed, and then nothing
-    /// more must be pushed.
-    pub(crate) fn push(&mut self, text: &str, out: &mut String) -> bool {
+    /// Appends to `out` the text that is certainly before any stop string, and returns the one that completed; then
+    /// nothing more must be pushed.
+    pub(crate) fn push(&mut self, text: &str, out: &mut String) -> Option<String> {
         if self.stops.strings.is_empty() {
             out.push_str(text);
-            return false;
+            return None;
         }
         self.held.push_str(text);
-        if let Some(end) = self.stops.find(&self.held) {
+        if let Some((end, stop)) = self.stops.find(&self.held) {
+            let stop = stop.to_owned();
             out.push_str(&self.held[..end]);
             self.held.clear();
-            return true;
+            return Some(stop);
         }
         let certain = self.held.len() - self.stops.open_suffix(&self.held);
         out.extend(self.held.drain(..certain));
-        false
+        None
     }
 
     /// Ends the text: what was held back did not become a stop string. The matcher can be used again.
@@ -84,17 +87,18 @@ mod tests {
     use super::*;
 
     /// What one sees when characters come one at a time and nothing is held back.
-    fn reference(stops: &[String], included: bool, text: &str) -> (String, bool) {
+    fn reference(stops: &[String], included: bool, text: &str) -> (String, Option<String>) {
         let mut seen = String::new();
         for c in text.chars() {
             seen.push(c);
-            let longest = stops.iter().filter(|stop| seen.ends_with(stop.as_str())).map(String::len).max();
+            let longest =
+                stops.iter().filter(|stop| seen.ends_with(stop.as_str())).max_by_key(|stop| stop.len());
             if let Some(longest) = longest {
-                seen.truncate(seen.len() - if included { 0 } else { longest });
-                return (seen, true);
+                seen.truncate(seen.len() - if included { 0 } else { longest.len() });
+                return (seen, Some(longest.clone()));
             }
         }
-        (seen, false)
+        (seen, None)
     }
 
     proptest! {
@@ -106,8 +110,8 @@ mod tests {
         ) {
             let mut matcher = StopMatcher::new(StopStrings::new(stops.clone()).included(included));
             let mut out = String::new();
-            let hit = pieces.iter().any(|piece| matcher.push(piece, &mut out));
-            if !hit {
+            let hit = pieces.iter().find_map(|piece| matcher.push(piece, &mut out));
+            if hit.is_none() {
                 matcher.finish(&mut out);
             }
             prop_assert_eq!((out, hit), reference(&stops, included, &pieces.concat()));
@@ -118,11 +122,11 @@ mod tests {
     fn holds_back_only_what_may_become_a_stop_string() {
         let mut matcher = StopMatcher::new(StopStrings::new(["\n\nUser:".to_owned(), String::new()]));
         let mut out = String::new();
-        assert!(!matcher.push("done\n\nUs", &mut out));
+        assert_eq!(matcher.push("done\n\nUs", &mut out), None);
         assert_eq!(out, "done");
-        assert!(!matcher.push("ing", &mut out));
+        assert_eq!(matcher.push("ing", &mut out), None);
         assert_eq!(out, "done\n\nUsing");
-        assert!(matcher.push(" it\n\nUser: more", &mut out));
+        assert_eq!(matcher.push(" it\n\nUser: more", &mut out).as_deref(), Some("\n\nUser:"));
         assert_eq!(out, "done\n\nUsing it");
     }
 }

@@ -1,7 +1,7 @@
 //! API keys: who may ask.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,9 @@ fn is_open(path: &str, app: &App) -> bool {
         || path.starts_with("/health/")
         || (path == "/metrics" && app.config().api_keys.open_metrics)
 }
+
+/// Where clients of the Messages API send their key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The keys that are accepted, kept as digests so that neither their bytes nor their lengths can leak.
 #[derive(Clone, Default)]
@@ -73,16 +76,13 @@ impl ApiKeys {
         if self.is_empty() {
             return Ok(Caller(None));
         }
-        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, key) = header.and_then(|value| value.split_once(' ')).ok_or_else(ApiError::no_key)?;
-        let key = key.trim();
-        if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+        let mut sent = [bearer(headers), text(headers, X_API_KEY)].into_iter().flatten().peekable();
+        if sent.peek().is_none() {
             return Err(ApiError::no_key());
         }
-        if self.contains(key) {
-            Ok(Caller(Some(Sha256::digest(key).into())))
-        } else {
-            Err(ApiError::wrong_key())
+        match sent.find(|key| self.contains(key)) {
+            Some(key) => Ok(Caller(Some(Sha256::digest(key).into()))),
+            None => Err(ApiError::wrong_key()),
         }
     }
 }
@@ -91,6 +91,16 @@ impl std::fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ApiKeys({} keys)", self.digests.len())
     }
+}
+
+/// The key of `Authorization: Bearer KEY`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, key) = text(headers, header::AUTHORIZATION)?.split_once(' ')?;
+    Some(key.trim()).filter(|key| scheme.eq_ignore_ascii_case("bearer") && !key.is_empty())
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
 }
 
 /// Turns away requests without a known key, unknown routes included, and notes who asks.

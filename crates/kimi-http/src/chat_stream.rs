@@ -57,7 +57,7 @@ impl Framing for AnswerHead {
                 choice.delta.tool_calls =
                     Some([ToolCallDelta { index: *index, function, ..ToolCallDelta::default() }]);
             }
-            AnswerEvent::Finished { reason, usage } => {
+            AnswerEvent::Finished { reason, usage, .. } => {
                 choice.finish_reason = Some(*reason);
                 choice.usage = Some(*usage);
             }

@@ -88,6 +88,11 @@ impl Choices {
         self.prompt_token_ids.as_ref()?.get(prompt).map(Vec::as_slice)
     }
 
+    /// Tokens of the first prompt.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.generations.first().map_or(0, Generation::prompt_tokens)
+    }
+
     /// Whether answers begin with reasoning that the client will see.
     pub(crate) fn shows_reasoning(&self) -> bool {
         self.shows_reasoning

@@ -28,11 +28,22 @@ pub struct ApiError {
     pub code: Option<&'static str>,
     /// Seconds after which it makes sense to try again.
     pub retry_after: Option<u64>,
+    /// The numbers of a prompt that is too long, for dialects with a sentence of their own.
+    pub(crate) overflow: Option<Overflow>,
+}
+
+/// A prompt that is too long, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overflow {
+    /// A prompt and its answer may have together.
+    pub(crate) limit: usize,
+    /// The prompt has.
+    pub(crate) requested: usize,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into(), code: None, retry_after: None }
+        Self { status, kind, message: message.into(), code: None, retry_after: None, overflow: None }
     }
 
     /// 400: something in the request is wrong.
@@ -45,7 +56,8 @@ impl ApiError {
         let message = format!(
             "Invalid request: Your request exceeded model token limit: {limit} (requested: {requested})"
         );
-        Self { code: Some("context_length_exceeded"), ..Self::invalid(message) }
+        let overflow = Some(Overflow { limit, requested });
+        Self { code: Some("context_length_exceeded"), overflow, ..Self::invalid(message) }
     }
 
     /// 401: no key, or a header that is none.
@@ -191,10 +203,12 @@ impl std::error::Error for ApiError {}
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status, self.retry_after);
-        let mut response = (status, Json(self.body())).into_response();
+        let mut response = (status, Json(self.clone().body())).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // Routes that speak another dialect say it again in their own words.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -33,8 +33,8 @@ pub(crate) enum AnswerEvent {
     ToolCallStarted { index: usize, id: String, name: String },
     /// More of a call's arguments.
     ToolArguments { index: usize, json: String },
-    /// The end.
-    Finished { reason: FinishReason, usage: Usage },
+    /// The end, and the stop string that was it.
+    Finished { reason: FinishReason, usage: Usage, stop: Option<String> },
 }
 
 /// A running answer. Dropping it cancels the request within one step of the engine, so whoever writes the response must
@@ -58,6 +58,8 @@ pub(crate) struct Generation {
     one_tool_call: bool,
     hide_reasoning: bool,
     has_content: bool,
+    /// The stop string that came.
+    stop: Option<String>,
     vocabulary: Arc<Vocabulary>,
     engine: EngineHandle,
     log: RequestLog,
@@ -91,11 +93,17 @@ impl Generation {
             one_tool_call: prepared.one_tool_call,
             hide_reasoning: prepared.hide_reasoning,
             has_content: false,
+            stop: None,
             vocabulary: Arc::clone(&service.vocabulary),
             engine: service.engine.clone(),
             log: RequestLog::new(request_id, prepared.prompt_tokens().len()),
             _running: running,
         })
+    }
+
+    /// Tokens of the prompt.
+    pub(crate) fn prompt_tokens(&self) -> usize {
+        self.log.prompt_tokens
     }
 
     /// The next event, or `None` after the last. Safe to cancel: no event is lost.
@@ -162,7 +170,8 @@ impl Generation {
                     break;
                 }
                 OutputEvent::ToolCallFinished { .. } => continue,
-                OutputEvent::StopStringHit => {
+                OutputEvent::StopStringHit { stop } => {
+                    self.stop = Some(stop);
                     ends = true;
                     break;
                 }
@@ -188,7 +197,7 @@ impl Generation {
         );
         self.count(&outcome, reason);
         self.log.end(reason, usage);
-        self.ready.push_back(AnswerEvent::Finished { reason, usage });
+        self.ready.push_back(AnswerEvent::Finished { reason, usage, stop: self.stop.take() });
     }
 
     fn count(&self, outcome: &ParsedOutcome, reason: FinishReason) {

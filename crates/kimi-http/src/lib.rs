@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod anthropic;
 mod app;
 mod auth;
 mod chat_collect;
@@ -7,6 +8,7 @@ mod chat_stream;
 mod choices;
 mod completion_answer;
 mod connection;
+mod dialect;
 mod error;
 mod file_kind;
 mod file_store;
@@ -22,6 +24,7 @@ mod openapi;
 mod paced_body;
 mod policy;
 mod prepare;
+mod responses;
 mod routes;
 mod serve;
 mod sse;

@@ -5,12 +5,15 @@ mod chat;
 mod completions;
 mod files;
 mod health;
+mod messages;
 mod metrics;
 mod models;
 mod playground;
+mod responses;
 mod tokenize;
 mod upload;
 
+use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -86,6 +89,17 @@ pub(crate) fn table() -> Vec<Entry> {
         get("/metrics", metrics::metrics, "Metrics for Prometheus", Gives::Text),
         get("/openapi.json", openapi, "This description", Gives::Json("OpenApi")),
     ]
+}
+
+/// The Messages and Responses APIs. The description leaves them out: their own references are elsewhere.
+pub(crate) fn undescribed() -> Router<App> {
+    use axum::routing::post;
+    Router::new()
+        .route("/v1/responses", post(responses::create_response))
+        .route("/v1/messages", post(messages::create_message))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/anthropic/v1/messages", post(messages::create_message))
+        .route("/anthropic/v1/messages/count_tokens", post(messages::count_tokens))
 }
 
 fn post<T: 'static, H: Handler<T, App>>(

@@ -21,6 +21,10 @@ pub(crate) trait Framing: Send + 'static {
     fn event(&mut self, event: ChoiceEvent, out: &mut Vec<u8>);
     /// After the last event of the last answer. `usage` is that of all of them.
     fn end(&mut self, usage: Usage, out: &mut Vec<u8>);
+    /// Nothing has happened for a while. A long prompt can be silent for minutes; proxies give up after one.
+    fn keep_alive(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
+    }
     /// A failure in the middle, after which nothing comes: clients raise on the `error` key, and the missing end says
     /// that the answer is not whole.
     fn error(&mut self, error: ApiError, out: &mut Vec<u8>) {
@@ -76,8 +80,7 @@ impl<F: Framing> EventStream<F> {
 
     async fn speak(&mut self, out: &mut Vec<u8>) {
         match tokio::time::timeout(self.keep_alive, self.choices.next()).await {
-            // A long prompt can be silent for minutes; proxies give up after one.
-            Err(_elapsed) => out.extend_from_slice(b": keep-alive\n\n"),
+            Err(_elapsed) => self.framing.keep_alive(out),
             Ok(Some(Ok(event))) => self.framing.event(event, out),
             Ok(Some(Err(error))) => {
                 self.stage = Stage::Done;

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::{ApiError, metrics};
+use crate::{ApiError, anthropic, metrics};
 
 /// Names a request in answers, error texts and the log.
 #[derive(Clone, Debug)]
@@ -28,10 +28,12 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let span = tracing::info_span!("request", id);
     let started = Instant::now();
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
-    let mut response = answer.unwrap_or_else(|_panic| {
+    let response = answer.unwrap_or_else(|_panic| {
         // The panic hook has printed where; the client must still get an answer.
         ApiError::internal(&id, "The server has a bug that this request found").into_response()
     });
+
+    let mut response = anthropic::adapt(&path, &id, response);
 
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     span.in_scope(

@@ -119,7 +119,7 @@ pub(crate) struct Notices(Vec<String>);
 
 impl Notices {
     /// Notes that `key` had no effect.
-    fn ignored(&mut self, key: &'static str) {
+    pub(crate) fn ignored(&mut self, key: &'static str) {
         metrics::counter!(crate::metrics::IGNORED_PARAMS_TOTAL, "name" => key).increment(1);
         self.0.push(format!("ignored {key}"));
     }

@@ -25,10 +25,11 @@ impl ContentWriter {
         }
         self.skip_space = false;
         let mut certain = String::new();
-        self.stopped = self.matcher.push(text, &mut certain);
+        let hit = self.matcher.push(text, &mut certain);
         events::content(&certain, out);
-        if self.stopped {
-            out.push(OutputEvent::StopStringHit);
+        if let Some(stop) = hit {
+            self.stopped = true;
+            out.push(OutputEvent::StopStringHit { stop });
         }
         self.stopped
     }

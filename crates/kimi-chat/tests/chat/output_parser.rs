@@ -51,7 +51,7 @@ fn short(events: &[OutputEvent]) -> String {
         OutputEvent::ToolCallStarted { index, id, name } => format!("+{index}({id} {name})"),
         OutputEvent::ToolArguments { index, json } => format!("A{index}({json})"),
         OutputEvent::ToolCallFinished { index } => format!("-{index}"),
-        OutputEvent::StopStringHit => "STOP".to_owned(),
+        OutputEvent::StopStringHit { .. } => "STOP".to_owned(),
     };
     events.iter().map(event).collect::<Vec<_>>().join(" ")
 }
@@ -385,12 +385,15 @@ fn check_grammar(events: &[OutputEvent], outcome: ParsedOutcome) -> Result<(), T
                 prop_assert_eq!(open.take(), Some(*index));
                 finished += 1;
             }
-            OutputEvent::StopStringHit => prop_assert_eq!(position + 1, events.len()),
+            OutputEvent::StopStringHit { .. } => prop_assert_eq!(position + 1, events.len()),
         }
     }
     prop_assert_eq!(outcome.tool_calls, finished);
     prop_assert!(open.is_none() || outcome.unfinished_tool_call);
-    prop_assert_eq!(outcome.stop_string_hit, events.contains(&OutputEvent::StopStringHit));
+    prop_assert_eq!(
+        outcome.stop_string_hit,
+        matches!(events.last(), Some(OutputEvent::StopStringHit { .. }))
+    );
     Ok(())
 }
 

@@ -137,7 +137,7 @@ fn read(start: OutputStart, tokens: &[TokenId]) -> Answer {
             }
             OutputEvent::ToolArguments { index, json } => answer.calls[index].2.push_str(&json),
             OutputEvent::ToolCallFinished { index } => answer.calls[index].3 = true,
-            OutputEvent::StopStringHit => {}
+            OutputEvent::StopStringHit { .. } => {}
         }
     }
     answer
