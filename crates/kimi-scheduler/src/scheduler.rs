@@ -37,7 +37,7 @@ impl Scheduler {
     /// A scheduler with an empty cache.
     ///
     /// # Panics
-    /// When a size in `config` is 0 or the block count does not fit a [`BlockId`](crate::BlockId).
+    /// When a size in `config` is 0 or the block count does not fit a [`BlockId`].
     pub fn new(config: SchedulerConfig) -> Self {
         let SchedulerConfig { block_size, block_count, max_batch_tokens, max_sequences, max_context } =
             config;
