@@ -68,10 +68,6 @@ def main() -> None:
         base_url = f"{origin}/v1"
         subprocess.run([sys.executable, HERE / "openai_python.py", base_url], check=True)
         subprocess.run(["node", "openai_node.mjs", base_url], cwd=HERE, check=True)
-        # The quick ones of scripts/clients, which runs all.
-        for driver in ("anthropic_python.py", "openai_responses.py"):
-            only = "--only=chat,stream,tools,errors"
-            subprocess.run([sys.executable, ROOT / "scripts/clients/drivers" / driver, origin, only], check=True)
         evaluation = [sys.executable, ROOT / "scripts/nano/evaluate.py", "--base-url", base_url]
         subprocess.run([*evaluation, "--per-task", "20", "--assert-floors"], check=True)
     finally:
