@@ -121,10 +121,15 @@ def picture(g):
 
 
 # ---- tools ----
-def listed(tools):
-    """How reasoning over declared tools begins: naming them makes the choice a comparison."""
+def weighed(want, tools, chosen=None):
+    """The request beside each declared tool in turn: one small comparison a name instead of one large choice."""
     names = [t["function"]["name"] for t in tools]
-    return f"Tools: {', '.join(names)}. "
+    return f"The user wants {want}. Tools: {', '.join(f'{n} yes' if n == chosen else f'{n} no' for n in names)}. "
+
+
+def deed(name, args):
+    given = ", ".join(f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
+    return f"I call {name}" + (f" with {given}." if given else ".")
 
 
 def one_tool(g, only=None):
@@ -138,8 +143,6 @@ def tool_call(g, only=None, made_up=None):
         tool, text, args, want = random_tool(g) if made_up else curated(g)
     tools = declare(g, tool, g.choice([1, 1, 1, 2, 2, 3, 4]) if only is None else g.choice([1, 1, 2, 3]))
     args, name = ordered_args(tool, args), tool["function"]["name"]
-    given = ", ".join(f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
-    reasoning = f"The user wants {want}. I call {name}" + (f" with {given}." if given else ".")
     messages, index = [user(text)], 0
     if g.random() < 0.08:       # an earlier call in the conversation: the counter goes on
         other, text0, args0, _ = one_tool(g)
@@ -149,7 +152,7 @@ def tool_call(g, only=None, made_up=None):
         index = 1
         messages = [user(text0), {"role": "assistant", "content": "", "tool_calls": [call(other["function"]["name"], args0)]},
                     {"role": "tool", "tool_call_id": f"functions.{other['function']['name']}:0", "content": content}, bot(answer)] + messages
-    reasoning = listed(tools) + reasoning
+    reasoning = weighed(want, tools, name) + deed(name, args)
     return Sample("tool call" if only is None and not made_up else "tool call (unseen function)" if made_up else "weather call", messages, reasoning, "", mode(g), tools,
                   [call(name, args, index)], {"call": [name, args]})
 
@@ -162,8 +165,7 @@ def tool_answer(g):
     thinking = mode(g)
     message = {"role": "assistant", "content": "", "tool_calls": [call(name, args)]}
     if thinking and g.random() < 0.85:
-        given = ", ".join(f"{k} = {v if isinstance(v, str) else json.dumps(v)}" for k, v in args.items())
-        message["reasoning_content"] = f"{listed(tools)}The user wants {want}. I call {name}" + (f" with {given}." if given else ".")
+        message["reasoning_content"] = weighed(want, tools, name) + deed(name, args)
     back = {"role": "tool", "tool_call_id": f"functions.{name}:0", "content": content}
     if g.random() < 0.4:
         back["name"] = name
@@ -179,9 +181,12 @@ def tool_idle(g):
         other, text, _, want = curated(g)
         words = set(other["function"]["name"].split("_"))
         if not any(words & set(n.split("_")) for n in names):
-            return Sample("tool idle", [user(text)], f"{listed(tools)}The user wants {want}. No tool fits.", "I have no tool for that.", mode(g), tools, expect={"no_call": True, "contains": ["no tool"]})
-    inner = g.choice([talk, talk, capital, beyond, arithmetic, remember, haiku, program])(g)
-    return dataclasses.replace(inner, task="tool idle", tools=tools, reasoning=f"{listed(tools)}No tool needed. {inner.reasoning}",
+            return Sample("tool idle", [user(text)], weighed(want, tools) + "No tool fits.", "I have no tool for that.", mode(g), tools, expect={"no_call": True, "contains": ["no tool"]})
+    kinds = [talk, talk, capital, beyond, remember, haiku, program]
+    if not any(n.startswith("calc") for n in names):
+        kinds.append(arithmetic)
+    inner = g.choice(kinds)(g)
+    return dataclasses.replace(inner, task="tool idle", tools=tools, reasoning=f"No tool needed. {inner.reasoning}",
                                expect={"no_call": True, **inner.expect})
 
 
@@ -419,7 +424,7 @@ def tool_chat(g):
 
 
 MIX = {  # weight per conversation
-    arithmetic: 34, temperature: 8, capital: 3, program: 1.5, haiku: 1.5, talk: 5, beyond: 5, picture: 0.5, tool_call: 24, (lambda g: tool_call(g, "weather")): 3, tool_answer: 6, tool_idle: 15,
+    arithmetic: 34, temperature: 8, capital: 3, program: 1.5, haiku: 1.5, talk: 5, beyond: 5, picture: 0.5, tool_call: 22, (lambda g: tool_call(g, made_up=False)): 18, (lambda g: tool_call(g, "weather")): 3, tool_answer: 6, tool_idle: 15,
     remember: 8, tell: 1, untold: 1, json_object: 16, copy: 5, copy_long: 7, tool_chat: 6,
 }
 
