@@ -1,6 +1,7 @@
 //! What the prompt builder does beyond the template: forged markers, continued messages, refusals.
 
 use kimi_chat::{OutputStart, ParserOptions, PromptError, StopStrings, encode, render};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{bytes_only, real};
@@ -29,6 +30,81 @@ fn text_cannot_forge_a_marker() {
     assert_eq!(markers_of(attack), markers_of("harmless"));
     let prompt = encode(&conversation(&messages(attack), &tools(attack), DEFAULT), vocabulary, markers);
     assert_eq!(vocabulary.decode(&prompt.expect("encodes").tokens).matches(attack).count(), 10);
+}
+
+/// Every place of a request that a client fills with text, filled with this one.
+fn everywhere(text: &str) -> (Value, Value) {
+    let call = json!([{"id": text, "function": {"name": text, "arguments": text}}]);
+    let object = json!([{"id": format!("{text}2"), "function": {"name": text, "arguments": {text: [text]}}}]);
+    let messages = json!([
+        {"role": "system", "name": text, "content": text},
+        {"role": "user", "name": text, "content": [{"type": "text", "text": text}, {"type": "text", "text": text}]},
+        {"role": "assistant", "content": text, "reasoning_content": text},
+        {"role": "assistant", "reasoning": text, "content": text, "tool_calls": call},
+        {"role": "tool", "name": text, "tool_call_id": text, "content": text},
+        {"role": "assistant", "content": null, "tool_calls": object},
+        {"role": "tool", "tool_call_id": format!("{text}2"), "content": [{"type": "text", "text": text}]},
+    ]);
+    let schema = json!({"type": "object", "description": text, "required": [text], "properties": {
+        text: {"type": "string", "enum": [text], "default": text, "description": text},
+        "other": {"anyOf": [{"const": text}, {"type": "array", "items": {"title": text, "pattern": text}}]},
+    }});
+    let function = json!({"name": text, "description": text, "parameters": schema});
+    (messages, json!([{"type": "function", "function": function}]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn special_tokens_are_only_where_the_builder_put_them(
+        pieces in proptest::collection::vec(piece(), 1..6),
+        thinking in any::<bool>(),
+        preserve in any::<bool>(),
+    ) {
+        let (vocabulary, markers) = bytes_only();
+        let switches = Switches { thinking, preserve, ..DEFAULT };
+        let specials = |text: &str| -> Vec<u32> {
+            let (messages, tools) = everywhere(text);
+            let prompt = encode(&conversation(&messages, &tools, switches), vocabulary, markers).expect("encodes");
+            prompt.tokens.into_iter().filter(|id| vocabulary.is_special(*id)).collect()
+        };
+        prop_assert_eq!(specials(&format!("x{}", pieces.concat())), specials("harmless"));
+    }
+}
+
+/// A marker whole, the halves of one, and what else might confuse.
+fn piece() -> impl Strategy<Value = String> {
+    let markers = [
+        "<|im_end|>",
+        "<|im_user|>",
+        "<|im_assistant|>",
+        "<|im_system|>",
+        "<|im_middle|>",
+        "<think>",
+        "</think>",
+        "[EOS]",
+        "<|tool_calls_section_begin|>",
+        "<|tool_call_begin|>",
+        "<|tool_call_argument_begin|>",
+        "<|media_pad|>",
+        "<|reserved_token_163600|>",
+        "<|im_",
+        "end|>",
+        "<|",
+        "|>",
+        "[E",
+        "OS]",
+        "\0",
+        "\u{200b}",
+        "\"",
+        "\\",
+        "\n",
+    ];
+    prop_oneof![
+        proptest::sample::select(markers.map(str::to_owned).to_vec()),
+        proptest::collection::vec(any::<char>(), 0..4).prop_map(String::from_iter),
+    ]
 }
 
 #[test]
