@@ -37,7 +37,7 @@ impl Engine {
         while self.receive_requests() {
             self.cancel_abandoned();
             let plan = self.scheduler.plan_step();
-            if plan.entries.is_empty() {
+            if plan.is_empty() {
                 continue;
             }
             self.publish_load();
@@ -47,14 +47,16 @@ impl Engine {
             let output = self.runner.collect()?;
             self.note_step(&batch.plan, started);
             check_answer(&batch.plan, &output)?;
+            self.metrics.tier(&output.tier);
+            self.scheduler.settle(&batch.plan.tier, &output.tier);
             self.publish(&batch.plan, output);
         }
         Ok(())
     }
 
-    /// Takes what has arrived; waits only when idle. `false` when the engine has nothing more to do, ever.
+    /// Takes what has arrived; waits only when there is nothing to compute and nothing to save. `false` when the engine has nothing more to do, ever.
     fn receive_requests(&mut self) -> bool {
-        if self.live.is_empty() {
+        if self.live.is_empty() && !self.scheduler.has_unsaved_blocks() {
             self.scheduler.check_invariants();
             self.publish_load();
             if self.draining {
@@ -173,6 +175,9 @@ impl Engine {
     fn note_step(&self, plan: &StepPlan, started: Instant) {
         let elapsed = started.elapsed();
         let tokens: usize = plan.entries.iter().map(|entry| entry.tokens.len()).sum();
+        if plan.entries.is_empty() {
+            return;
+        }
         self.metrics.step_seconds.record(elapsed);
         self.metrics.step_tokens.record(tokens as f64);
         debug!(sequences = plan.entries.len(), tokens, ?elapsed, "step");

@@ -182,7 +182,7 @@ impl ModelRunner for FakeRunner {
             }
         }
         thread::sleep(step_time.saturating_sub(started.elapsed()));
-        Ok(StepOutput { sampled })
+        Ok(StepOutput { sampled, ..StepOutput::default() })
     }
 }
 

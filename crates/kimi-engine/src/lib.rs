@@ -19,7 +19,9 @@ pub use constraint::{Constraint, ConstraintState, GuideError, GuideSource, Token
 pub use error::{EngineFailure, SubmitError};
 pub use fake_runner::{FakeAnswer, FakeFailure, FakeFailureKind, FakeRunner, FakeTokens};
 pub use handle::{EngineHandle, EngineState};
-pub use kimi_scheduler::{CacheScope, FinishReason, Finished, Load, SchedulerConfig, Standing, Tenant};
+pub use kimi_scheduler::{
+    CacheScope, FinishReason, Finished, Load, SchedulerConfig, Standing, Tenant, TierContents,
+};
 pub use request::{GenerateRequest, Sampling};
 pub use runner::{ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
 pub use start::{EngineThread, start};

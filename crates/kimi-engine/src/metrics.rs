@@ -3,7 +3,7 @@
 //! Names live here and nowhere else; the table in the README is checked against [`METRICS`].
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use kimi_scheduler::Load;
+use kimi_scheduler::{Load, TierReport};
 
 /// Requests that ended or were refused.
 pub const REQUESTS_TOTAL: &str = "kimi_requests_total";
@@ -49,6 +49,16 @@ pub const KV_USAGE: &str = "kimi_kv_cache_usage_perc";
 pub const PREFIX_QUERIES_TOTAL: &str = "kimi_prefix_cache_queries_total";
 /// Prompt tokens found there.
 pub const PREFIX_HITS_TOTAL: &str = "kimi_prefix_cache_hits_total";
+/// Blocks on disk.
+pub const DISK_BLOCKS: &str = "kimi_kv_disk_blocks";
+/// Tokens brought back from disk.
+pub const DISK_HITS_TOTAL: &str = "kimi_kv_disk_hits_total";
+/// Bytes brought back from disk.
+pub const DISK_RESTORED_BYTES_TOTAL: &str = "kimi_kv_disk_restored_bytes_total";
+/// Bytes written to disk.
+pub const DISK_SAVED_BYTES_TOTAL: &str = "kimi_kv_disk_saved_bytes_total";
+/// Blocks that could not be brought back.
+pub const DISK_FAILURES_TOTAL: &str = "kimi_kv_disk_failures_total";
 /// Sequences that lost their blocks.
 pub const PREEMPTIONS_TOTAL: &str = "kimi_preemptions_total";
 /// Requests failed for non-finite logits.
@@ -130,6 +140,15 @@ pub const METRICS: &[Metric] = &[
     metric(PREFIX_QUERIES_TOTAL, MetricKind::Counter, "prompt tokens looked up in the prefix cache"),
     metric(PREFIX_HITS_TOTAL, MetricKind::Counter, "of these, tokens that were there"),
     metric(PREEMPTIONS_TOTAL, MetricKind::Counter, "times a request lost its blocks to an earlier one"),
+    metric(DISK_BLOCKS, MetricKind::Gauge, "cache blocks that `--kv-disk` holds"),
+    metric(DISK_HITS_TOTAL, MetricKind::Counter, "tokens whose cache entries came back from `--kv-disk`"),
+    metric(DISK_RESTORED_BYTES_TOTAL, MetricKind::Counter, "bytes of these entries"),
+    metric(DISK_SAVED_BYTES_TOTAL, MetricKind::Counter, "bytes of cache entries written to `--kv-disk`"),
+    metric(
+        DISK_FAILURES_TOTAL,
+        MetricKind::Counter,
+        "cache blocks that could not be read back from `--kv-disk` and were computed again",
+    ),
     metric(
         NON_FINITE_LOGITS_TOTAL,
         MetricKind::Counter,
@@ -190,6 +209,11 @@ pub(crate) struct EngineMetrics {
     kv_usage: Gauge,
     prefix_queries: Counter,
     prefix_hits: Counter,
+    disk_blocks: Gauge,
+    disk_hits: Counter,
+    disk_restored_bytes: Counter,
+    disk_saved_bytes: Counter,
+    disk_failures: Counter,
     preemptions: Counter,
     pub(crate) non_finite_logits: Counter,
 }
@@ -220,6 +244,11 @@ impl EngineMetrics {
             kv_usage: gauge!(KV_USAGE),
             prefix_queries: counter!(PREFIX_QUERIES_TOTAL),
             prefix_hits: counter!(PREFIX_HITS_TOTAL),
+            disk_blocks: gauge!(DISK_BLOCKS),
+            disk_hits: counter!(DISK_HITS_TOTAL),
+            disk_restored_bytes: counter!(DISK_RESTORED_BYTES_TOTAL),
+            disk_saved_bytes: counter!(DISK_SAVED_BYTES_TOTAL),
+            disk_failures: counter!(DISK_FAILURES_TOTAL),
             preemptions: counter!(PREEMPTIONS_TOTAL),
             non_finite_logits: counter!(NON_FINITE_LOGITS_TOTAL),
         }
@@ -241,6 +270,15 @@ impl EngineMetrics {
         self.prefix_queries.absolute(load.prefix_queries);
         self.prefix_hits.absolute(load.prefix_hits);
         self.preemptions.absolute(load.preemptions);
+        self.disk_blocks.set(load.blocks_stored as f64);
+        self.disk_hits.absolute(load.restored_tokens);
+        self.disk_failures.absolute(load.failed_restores);
+    }
+
+    /// Counts what moved between the cache and its second tier.
+    pub(crate) fn tier(&self, report: &TierReport) {
+        self.disk_restored_bytes.increment(report.restored_bytes);
+        self.disk_saved_bytes.increment(report.written_bytes);
     }
 }
 

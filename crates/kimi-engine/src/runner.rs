@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kimi_scheduler::{SequenceId, StepPlan};
+use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
 use kimi_tokens::TokenId;
 use thiserror::Error;
 
@@ -14,12 +14,17 @@ pub trait ModelRunner: Send {
     fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError>;
     /// Waits for the step that was started last.
     fn collect(&mut self) -> Result<StepOutput, RunnerError>;
+    /// What the second tier of its cache holds, asked once at start; `None` when it has none.
+    fn second_tier(&mut self) -> Option<TierContents> {
+        None
+    }
 }
 
 /// One step's work.
 #[derive(Debug)]
 pub struct StepBatch {
-    /// Which tokens of which sequences are computed, and where their cache blocks are. Has at least one entry.
+    /// Which tokens of which sequences are computed, where their cache blocks are, and what the second tier does first.
+    /// Never empty; without entries, there is work for the tier.
     pub plan: StepPlan,
     /// Sequences that appear for the first time, with what the sampler must know of them, in the plan's order. A sequence
     /// that was preempted and comes back is not new.
@@ -46,10 +51,12 @@ pub struct NewSequence {
 }
 
 /// One result for each plan entry that samples, in the plan's order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StepOutput {
     /// `(sequence, its next token or why it failed)`.
     pub sampled: Vec<(SequenceId, Result<SampledToken, EngineFailure>)>,
+    /// What the second tier did.
+    pub tier: TierReport,
 }
 
 /// A failed step. Fatal: every stream fails and the process ends, since the cache can no longer be trusted.

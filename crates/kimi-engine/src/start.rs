@@ -22,9 +22,9 @@ use crate::{EngineConfig, EngineHandle, EngineState, ModelRunner, RunnerError};
 ///
 /// # Panics
 /// When a size of the scheduler's configuration is 0, or the operating system gives the process no more threads.
-pub fn start(config: EngineConfig, runner: Box<dyn ModelRunner>) -> (EngineHandle, EngineThread) {
+pub fn start(config: EngineConfig, mut runner: Box<dyn ModelRunner>) -> (EngineHandle, EngineThread) {
     let (inbox, messages) = mpsc::unbounded_channel();
-    let scheduler = Scheduler::new(config.scheduler);
+    let scheduler = Scheduler::new(config.scheduler).with_tier(runner.second_tier().unwrap_or_default());
     let first = Status { load: scheduler.load(), ..Status::default() };
     let (status_sender, status) = watch::channel(first);
     let (state_sender, state) = watch::channel(EngineState::Serving);

@@ -229,7 +229,7 @@ impl ModelRunner for Broken {
 #[test]
 fn a_runner_that_panics_or_answers_nothing_leaves_no_stream_open() {
     let panics = Broken(|| panic!("index out of bounds"));
-    let answers_nothing = Broken(|| StepOutput { sampled: vec![] });
+    let answers_nothing = Broken(StepOutput::default);
     let cases = [
         (panics, "the engine thread panicked: index out of bounds"),
         (answers_nothing, "the runner was asked to sample sequences [0] and answered for []"),

@@ -48,7 +48,7 @@ mod tests {
                 entry(8, 0, &[1, 2, 3], &[4], false),
                 entry(9, 16, &[6, 7], &[0, 1], true),
             ],
-            retired: vec![],
+            ..StepPlan::default()
         });
         assert_eq!(batch.token_ids, [5, 1, 2, 3, 6, 7]);
         assert_eq!(batch.sample_rows, [0, 5]);

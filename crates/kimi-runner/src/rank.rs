@@ -51,7 +51,7 @@ impl Rank {
             let sampler = self.samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
             Ok((id, sampler.sample(row)))
         });
-        Ok(StepOutput { sampled: sampled.collect::<Result<_, RunnerError>>()? })
+        Ok(StepOutput { sampled: sampled.collect::<Result<_, RunnerError>>()?, ..StepOutput::default() })
     }
 
     /// Forgets sequences that ended and meets new ones.

@@ -200,7 +200,7 @@ mod tests {
             let mut steps = 0;
             let step = move |_: &StepBatch| {
                 steps += 1;
-                step(steps).map(|()| StepOutput { sampled: vec![] })
+                step(steps).map(|()| StepOutput::default())
             };
             Ok((step, 3))
         })

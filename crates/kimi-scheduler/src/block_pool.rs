@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::BlockId;
 use crate::prefix::BlockKey;
+use crate::tier::Tier;
+use crate::{BlockId, TierPlan, TierReport};
 
 /// The blocks of the paged cache: counts of their holders, the free ones in the order in which they are handed out, and
 /// the index that finds a block by its content.
@@ -21,6 +22,8 @@ pub(crate) struct BlockPool {
     index: HashMap<BlockKey, BlockId>,
     /// Counts releases.
     clock: u64,
+    /// Where blocks are found that left the cache.
+    pub(crate) tier: Option<Tier>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -41,6 +44,7 @@ impl BlockPool {
             kept: BTreeMap::new(),
             index: HashMap::new(),
             clock: 0,
+            tier: None,
         }
     }
 
@@ -74,6 +78,9 @@ impl BlockPool {
         let (_, block) = self.kept.pop_first().expect("invariant: the caller asks for free blocks only");
         let key = self.blocks[block.0 as usize].key.take().expect("invariant: kept blocks have a key");
         self.index.remove(&key);
+        if let Some(tier) = &mut self.tier {
+            tier.evicted(block, key);
+        }
         block
     }
 
@@ -103,6 +110,9 @@ impl BlockPool {
             let known = *self.index.entry(key).or_insert(block);
             if known == block {
                 self.blocks[block.0 as usize].key = Some(key);
+                if let Some(tier) = &mut self.tier {
+                    tier.published(block, key);
+                }
             }
         }
     }
@@ -112,6 +122,7 @@ impl BlockPool {
         for block in table {
             if let Some(key) = self.blocks[block.0 as usize].key.take() {
                 self.index.remove(&key);
+                self.forget(key);
             }
         }
     }
@@ -125,14 +136,40 @@ impl BlockPool {
             if entry.holders > 0 {
                 continue;
             }
-            if entry.key.is_none() {
+            let Some(key) = entry.key else {
                 self.blank.push(block);
                 continue;
-            }
+            };
             self.clock += 1;
             entry.released = self.clock;
             self.kept.insert(self.clock, block);
+            if let Some(tier) = &mut self.tier {
+                tier.used(key);
+            }
         }
+    }
+
+    /// The first of these contents that are in the second tier and not in the cache.
+    pub(crate) fn stored<'a>(&'a self, keys: &'a [BlockKey]) -> impl Iterator<Item = &'a BlockKey> {
+        let tier = self.tier.as_ref();
+        keys.iter()
+            .take_while(move |key| tier.is_some_and(|tier| tier.has(key)) && !self.index.contains_key(key))
+    }
+
+    /// Drops a content from the second tier.
+    pub(crate) fn forget(&mut self, key: BlockKey) {
+        if let Some(tier) = &mut self.tier {
+            tier.forget(key);
+        }
+    }
+
+    /// Books what the runner did with the second tier.
+    pub(crate) fn settle(&mut self, plan: &TierPlan, report: &TierReport) {
+        let Some(tier) = &mut self.tier else { return };
+        for (block, key) in plan.saves.iter().skip(report.accepted).rev() {
+            tier.declined(*block, *key, self.index.get(key) == Some(block));
+        }
+        tier.arrived(report);
     }
 
     /// Checks that counts, lists and index tell the same story, given how often each block is in a table.
@@ -163,5 +200,8 @@ impl BlockPool {
             self.blank.iter().all(|block| self.blocks[block.0 as usize].key.is_none()),
             "a blank block has a name"
         );
+        if let Some(tier) = &self.tier {
+            tier.check();
+        }
     }
 }

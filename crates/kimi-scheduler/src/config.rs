@@ -80,6 +80,12 @@ pub struct Load {
     pub blocks_free: usize,
     /// Of the free blocks, those whose content can still be found.
     pub blocks_kept: usize,
+    /// Blocks in the second tier.
+    pub blocks_stored: usize,
+    /// Tokens that came back from it, since the start.
+    pub restored_tokens: u64,
+    /// How often a block could not be brought back, since the start.
+    pub failed_restores: u64,
     /// Prompt tokens that were looked up in the prefix cache, since the start.
     pub prefix_queries: u64,
     /// Of these, tokens that were there.

@@ -20,6 +20,9 @@ impl Scheduler {
         for block in self.running.iter().flat_map(Sequence::blocks) {
             holders[block.0 as usize] += 1;
         }
+        for block in &self.restore.table {
+            holders[block.0 as usize] += 1;
+        }
         self.pool.check(&holders);
     }
 

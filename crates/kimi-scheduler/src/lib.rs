@@ -6,14 +6,17 @@ mod error;
 mod invariants;
 mod prefix;
 mod queue;
+mod restore;
 mod scheduler;
 mod sequence;
 mod step_plan;
+mod tier;
 mod update;
 
 pub use config::{Limits, Load, SchedulerConfig, SequenceRequest, Standing, Tenant};
 pub use error::Rejection;
-pub use prefix::CacheScope;
+pub use prefix::{BlockKey, CacheScope};
 pub use scheduler::Scheduler;
 pub use step_plan::{BlockId, PlanEntry, SequenceId, StepPlan};
+pub use tier::{TierContents, TierPlan, TierReport};
 pub use update::{FinishReason, Finished, Sample, SequenceUpdate};

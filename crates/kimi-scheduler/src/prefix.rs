@@ -13,7 +13,7 @@ pub struct CacheScope(pub [u8; 32]);
 /// Names the content of one full block and of everything before it: half of a SHA-256 over the name of the block before
 /// (at first the scope) and the block's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct BlockKey([u8; 16]);
+pub struct BlockKey(pub [u8; 16]);
 
 impl BlockKey {
     fn new(before: &[u8], tokens: &[TokenId]) -> Self {

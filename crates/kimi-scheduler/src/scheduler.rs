@@ -7,6 +7,7 @@
 
 use crate::block_pool::BlockPool;
 use crate::queue::Queue;
+use crate::restore::Restore;
 use crate::sequence::Sequence;
 use crate::{
     BlockId, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceRequest,
@@ -24,6 +25,10 @@ pub struct Scheduler {
     pub(crate) waiting: Queue,
     /// Ended since the last plan with entries, and known to the runner.
     pub(crate) retired: Vec<SequenceId>,
+    /// What the plan in flight brings back from the second tier.
+    pub(crate) restore: Restore,
+    pub(crate) restored_tokens: u64,
+    pub(crate) failed_restores: u64,
     preemptions: u64,
     prefix_queries: u64,
     prefix_hits: u64,
@@ -51,6 +56,9 @@ impl Scheduler {
             running: Vec::new(),
             waiting: Queue::default(),
             retired: Vec::new(),
+            restore: Restore::default(),
+            restored_tokens: 0,
+            failed_restores: 0,
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,
@@ -91,11 +99,11 @@ impl Scheduler {
 
     /// Hop 5 of 9. Decides what the next step computes.
     ///
-    /// A plan without entries means that there is nothing to do, and is not to be run or committed; what was retired is
+    /// An empty plan means that there is nothing to do, and is not to be run or committed; what was retired is
     /// then told with the next plan. Otherwise [`commit`](Self::commit) must follow before the next plan.
     ///
     /// # Panics
-    /// When the last plan with entries was not committed.
+    /// When the last plan was not committed.
     pub fn plan_step(&mut self) -> StepPlan {
         assert!(!self.in_flight, "the last plan was not committed");
         self.make_way();
@@ -110,11 +118,12 @@ impl Scheduler {
             self.waiting.charge(self.running[entries.len()].standing.tenant, entry.tokens.len());
             entries.push(entry);
         }
-        if entries.is_empty() {
+        let tier = self.plan_tier();
+        if entries.is_empty() && tier.is_empty() {
             return StepPlan::default();
         }
         self.in_flight = true;
-        StepPlan { entries, retired: std::mem::take(&mut self.retired) }
+        StepPlan { entries, retired: std::mem::take(&mut self.retired), tier }
     }
 
     /// Hop 8a of 9. Books a step that ran: positions are computed, tokens appended, ended sequences retired.
@@ -132,6 +141,7 @@ impl Scheduler {
                 .eq(samples.iter().map(|s| s.sequence)),
             "samples do not answer the plan"
         );
+        assert!(!self.is_restoring(), "what was restored is settled before");
         self.in_flight = false;
         for entry in &plan.entries {
             if let Some(index) = self.position(entry.sequence) {
@@ -151,6 +161,9 @@ impl Scheduler {
             blocks_used: self.pool.total() - self.pool.free(),
             blocks_free: self.pool.free(),
             blocks_kept: self.pool.kept(),
+            blocks_stored: self.pool.tier.as_ref().map_or(0, crate::tier::Tier::len),
+            restored_tokens: self.restored_tokens,
+            failed_restores: self.failed_restores,
             prefix_queries: self.prefix_queries,
             prefix_hits: self.prefix_hits,
             preemptions: self.preemptions,
@@ -193,7 +206,7 @@ impl Scheduler {
             if self.admit() {
                 continue;
             }
-            if !self.next_fits_instead() {
+            if self.is_restoring() || !self.next_fits_instead() {
                 return;
             }
             self.preempt_tail();
@@ -227,14 +240,14 @@ impl Scheduler {
     /// nobody runs it always fits, since `add` refused what can not.
     fn admit(&mut self) -> bool {
         let block_size = self.config.block_size;
-        if self.running.len() == self.config.max_sequences {
+        if self.running.len() == self.config.max_sequences || self.is_restoring() {
             return false;
         }
         let Some(next) = self.waiting.next_mut() else { return false };
         let found: Vec<BlockId> = self.pool.find(next.prefix_keys(block_size)).collect();
         let shared = found.iter().filter(|block| !self.pool.is_free(**block)).count();
         let needed = next.missing_blocks(next.len() + 1, block_size) - shared + self.running.len();
-        if needed > self.pool.free() {
+        if needed > self.pool.free() || self.restores_for_next(&found) {
             return false;
         }
         let Some(mut admitted) = self.waiting.pop() else { return false };

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use kimi_tokens::TokenId;
 
+use crate::TierPlan;
+
 /// A sequence's identity for its whole life. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(pub u64);
@@ -15,10 +17,19 @@ pub struct BlockId(pub u32);
 /// What one step computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The sequences that advance, in arrival order. Empty only when there is nothing to run.
+    /// The sequences that advance, in arrival order. May be empty beside work for the second tier.
     pub entries: Vec<PlanEntry>,
     /// Sequences of earlier plans that ended since the last one: the runner forgets their state.
     pub retired: Vec<SequenceId>,
+    /// What moves between the cache and its second tier first.
+    pub tier: TierPlan,
+}
+
+impl StepPlan {
+    /// Whether there is nothing to do; such a plan is not run.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.tier.is_empty()
+    }
 }
 
 /// One sequence's share of a step.
