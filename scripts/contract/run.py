@@ -15,6 +15,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 START_LIMIT_S = 3.0
+OTHER_PROTOCOLS = ("openai_responses.py", "anthropic_python.py")
 
 
 def free_port() -> int:
@@ -68,6 +69,9 @@ def main() -> None:
         base_url = f"{origin}/v1"
         subprocess.run([sys.executable, HERE / "openai_python.py", base_url], check=True)
         subprocess.run(["node", "openai_node.mjs", base_url], cwd=HERE, check=True)
+        for driver in OTHER_PROTOCOLS:
+            print(driver, flush=True)
+            subprocess.run([sys.executable, ROOT / "scripts/clients/drivers" / driver, origin], check=True)
         evaluation = [sys.executable, ROOT / "scripts/nano/evaluate.py", "--base-url", base_url]
         subprocess.run([*evaluation, "--per-task", "20", "--assert-floors"], check=True)
     finally:
