@@ -7,6 +7,7 @@ mod block;
 mod error;
 mod event;
 mod request;
+mod schema;
 
 pub use answer::{Message, OutputBlock, StopReason, TokenCount, Usage};
 pub use block::{Blocks, InputBlock, MediaSource};

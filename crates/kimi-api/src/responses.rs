@@ -6,6 +6,7 @@ mod answer;
 mod event;
 mod input;
 mod request;
+mod schema;
 
 pub use answer::{
     ContentPart, IncompleteDetails, InputTokensDetails, ItemStatus, OutputItem, OutputTokensDetails,

@@ -5,7 +5,7 @@ mod events;
 mod fold;
 mod request;
 
-pub(crate) use errors::adapt;
+pub(crate) use errors::{adapt, is_spoken_at};
 pub(crate) use events::MessageEvents;
 pub(crate) use fold::MessageFold;
 pub(crate) use request::{Translated, to_chat, tool};

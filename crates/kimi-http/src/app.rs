@@ -126,7 +126,6 @@ impl App {
         let router = routes::table()
             .into_iter()
             .fold(Router::new(), add)
-            .merge(routes::undescribed())
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(self.clone(), paced_body::pace))

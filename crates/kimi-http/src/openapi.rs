@@ -9,6 +9,8 @@ use schemars::generate::{Contract, SchemaSettings};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::anthropic;
+
 /// What goes in and out of one route.
 #[derive(Clone, Copy)]
 pub(crate) struct Operation {
@@ -92,11 +94,12 @@ fn describe(path: &str, operation: Operation) -> Value {
         Gives::Html => json!({"text/html": {"schema": {"type": "string"}}}),
         Gives::Bytes => json!({"*/*": {"schema": {"type": "string", "format": "binary"}}}),
     };
+    let error = if anthropic::is_spoken_at(path) { "MessagesErrorBody" } else { "ErrorBody" };
     let mut described = json!({
         "summary": operation.summary,
         "responses": {
             "200": {"description": "What was asked for.", "content": good},
-            "default": {"description": "What went wrong.", "content": json("ErrorBody")},
+            "default": {"description": "What went wrong.", "content": json(error)},
         },
     });
     if path == "/health" {
@@ -135,6 +138,12 @@ fn schemas() -> Map<String, Value> {
     add_answer::<api::ChatCompletion>("ChatCompletion", &mut schemas);
     add_answer::<api::ChatCompletionChunk<'static>>("ChatCompletionChunk", &mut schemas);
     add_answer::<api::Completion<'static>>("Completion", &mut schemas);
+    add_answer::<api::anthropic::Message>("Message", &mut schemas);
+    add_answer::<api::anthropic::StreamEvent>("MessageStreamEvent", &mut schemas);
+    add_answer::<api::anthropic::TokenCount>("TokenCount", &mut schemas);
+    add_answer::<api::anthropic::ErrorBody>("MessagesErrorBody", &mut schemas);
+    add_answer::<api::responses::Response>("Response", &mut schemas);
+    add_answer::<api::responses::StreamEvent>("ResponseStreamEvent", &mut schemas);
     add_answer::<api::TokenizeResponse>("TokenizeResponse", &mut schemas);
     add_answer::<api::DetokenizeResponse>("DetokenizeResponse", &mut schemas);
     add_answer::<api::TokenEstimate>("TokenEstimate", &mut schemas);
@@ -162,6 +171,8 @@ fn requests() -> Map<String, Value> {
     let mut generator = SchemaGenerator::new(settings);
     generator.subschema_for::<api::ChatCompletionRequest>();
     generator.subschema_for::<api::CompletionRequest>();
+    generator.subschema_for::<api::anthropic::MessagesRequest>();
+    generator.subschema_for::<api::responses::ResponsesRequest>();
     generator.subschema_for::<api::TokenizeRequest>();
     generator.subschema_for::<api::DetokenizeRequest>();
     generator.take_definitions(true)

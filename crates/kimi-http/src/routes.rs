@@ -13,7 +13,6 @@ mod responses;
 mod tokenize;
 mod upload;
 
-use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -32,11 +31,16 @@ pub(crate) struct Entry {
     pub(crate) operation: Operation,
 }
 
+const MESSAGES: &str = "Answer, in the form of the Messages API";
+const COUNT: &str = "Count the tokens of a message's prompt";
+
 /// Everything that is served. The router and the description of the API are made from it.
 pub(crate) fn table() -> Vec<Entry> {
     let chat = Takes::Json("ChatCompletionRequest");
     let chat_answer = Gives::Stream("ChatCompletion", "ChatCompletionChunk");
     let raw = Takes::Json("CompletionRequest");
+    let message = Takes::Json("MessagesRequest");
+    let message_answer = Gives::Stream("Message", "MessageStreamEvent");
     vec![
         post(
             "/v1/chat/completions",
@@ -51,6 +55,24 @@ pub(crate) fn table() -> Vec<Entry> {
             "Continue a text",
             raw,
             Gives::Stream("Completion", "Completion"),
+        ),
+        post(
+            "/v1/responses",
+            responses::create_response,
+            "Answer, in the form of the Responses API",
+            Takes::Json("ResponsesRequest"),
+            Gives::Stream("Response", "ResponseStreamEvent"),
+        ),
+        post("/v1/messages", messages::create_message, MESSAGES, message, message_answer),
+        post("/v1/messages/count_tokens", messages::count_tokens, COUNT, message, Gives::Json("TokenCount")),
+        // Where clients of the hosted service look for them.
+        post("/anthropic/v1/messages", messages::create_message, MESSAGES, message, message_answer),
+        post(
+            "/anthropic/v1/messages/count_tokens",
+            messages::count_tokens,
+            COUNT,
+            message,
+            Gives::Json("TokenCount"),
         ),
         post(
             "/v1/tokenizers/estimate-token-count",
@@ -91,17 +113,6 @@ pub(crate) fn table() -> Vec<Entry> {
     ]
 }
 
-/// The Messages and Responses APIs. The description leaves them out: their own references are elsewhere.
-pub(crate) fn undescribed() -> Router<App> {
-    use axum::routing::post;
-    Router::new()
-        .route("/v1/responses", post(responses::create_response))
-        .route("/v1/messages", post(messages::create_message))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
-        .route("/anthropic/v1/messages", post(messages::create_message))
-        .route("/anthropic/v1/messages/count_tokens", post(messages::count_tokens))
-}
-
 fn post<T: 'static, H: Handler<T, App>>(
     path: &'static str,
     handler: H,
@@ -119,8 +130,7 @@ fn get<T: 'static, H: Handler<T, App>>(
     summary: &'static str,
     gives: Gives,
 ) -> Entry {
-    let operation = Operation { summary, takes: Takes::Nothing, gives };
-    Entry { method: "GET", path, router: on(MethodFilter::GET, handler), operation }
+    bodiless("GET", path, on(MethodFilter::GET, handler), summary, gives)
 }
 
 fn delete<T: 'static, H: Handler<T, App>>(
@@ -129,6 +139,15 @@ fn delete<T: 'static, H: Handler<T, App>>(
     summary: &'static str,
     gives: Gives,
 ) -> Entry {
-    let operation = Operation { summary, takes: Takes::Nothing, gives };
-    Entry { method: "DELETE", path, router: on(MethodFilter::DELETE, handler), operation }
+    bodiless("DELETE", path, on(MethodFilter::DELETE, handler), summary, gives)
+}
+
+fn bodiless(
+    method: &'static str,
+    path: &'static str,
+    router: MethodRouter<App>,
+    summary: &'static str,
+    gives: Gives,
+) -> Entry {
+    Entry { method, path, router, operation: Operation { summary, takes: Takes::Nothing, gives } }
 }

@@ -1,10 +1,11 @@
 //! The whole answer, and what whole and streamed answers share.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 /// A whole answer, or the empty beginning of a streamed one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Message {
     /// `msg_…`.
     pub id: String,
@@ -33,7 +34,7 @@ impl Message {
 }
 
 /// A block of the answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputBlock {
     /// Thoughts before the answer.
@@ -60,7 +61,7 @@ pub enum OutputBlock {
 }
 
 /// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model ended it.
@@ -74,7 +75,7 @@ pub enum StopReason {
 }
 
 /// What an answer cost, in tokens. The whole prompt is the sum of the three input counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Usage {
     /// Of the prompt, without those that came from the cache.
     pub input_tokens: usize,
@@ -87,7 +88,7 @@ pub struct Usage {
 }
 
 /// The answer of `count_tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TokenCount {
     /// Tokens of the prompt.
     pub input_tokens: usize,

@@ -1,9 +1,10 @@
 //! The body of every answer that is an error.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// `{"type": "error", "error": {…}, "request_id": "…"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ErrorBody {
     /// Always [`ErrorBody::TYPE`].
     #[serde(rename = "type")]
@@ -20,7 +21,7 @@ impl ErrorBody {
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ErrorDetail {
     /// For programs: the class of the error.
     #[serde(rename = "type")]

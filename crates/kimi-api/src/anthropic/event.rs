@@ -1,11 +1,12 @@
 //! The streamed answer. Each event is sent as `event: NAME` and one `data:` line.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorDetail, Message, OutputBlock, StopReason, Usage};
 
 /// One server-sent event.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamEvent {
     /// The answer begins.
@@ -69,7 +70,7 @@ impl StreamEvent {
 }
 
 /// An addition to a block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum BlockDelta {
     /// To a thinking block.
@@ -95,7 +96,7 @@ pub enum BlockDelta {
 }
 
 /// How an answer ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct MessageDelta {
     /// Why.
     pub stop_reason: StopReason,

@@ -1,5 +1,6 @@
 //! The body of a request.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::{ThinkingKind, null_as_default};
 
 /// A request as it was sent. Keys without a counterpart here (`cache_control`, `metadata`, `context_management`, …) are
 /// ignored.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct MessagesRequest {
     /// Which model is asked.
     pub model: String,
@@ -44,7 +45,7 @@ pub struct MessagesRequest {
 }
 
 /// One message.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct InputMessage {
     /// Who speaks.
     pub role: Speaker,
@@ -53,7 +54,7 @@ pub struct InputMessage {
 }
 
 /// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Speaker {
     /// The person, and the results of tools.
@@ -65,7 +66,7 @@ pub enum Speaker {
 }
 
 /// A declared tool.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ToolParam {
     /// Absent or `custom`: a tool of the client. Anything else is run by another service.
     #[serde(rename = "type")]
@@ -81,7 +82,8 @@ pub struct ToolParam {
 }
 
 /// Whether and which tool must be called.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesToolChoice")]
 pub struct ToolChoice {
     /// The rule.
     #[serde(rename = "type")]
@@ -93,7 +95,7 @@ pub struct ToolChoice {
 }
 
 /// The rules of [`ToolChoice`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolChoiceKind {
     /// The model decides.
@@ -107,7 +109,8 @@ pub enum ToolChoiceKind {
 }
 
 /// Whether to think first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(rename = "MessagesThinking")]
 pub struct Thinking {
     /// On, off, or as the model likes.
     #[serde(rename = "type")]
@@ -117,14 +120,14 @@ pub struct Thinking {
 }
 
 /// The shape of the answer.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct OutputConfig {
     /// A schema for the text.
     pub format: Option<OutputFormat>,
 }
 
 /// A schema for the text.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct OutputFormat {
     /// `json_schema`, the only one.
     #[serde(rename = "type")]

@@ -1,12 +1,13 @@
 //! The answer: whole, or as it grows in a stream.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::TokenLogprob;
 
 /// An answer, and what it answers. Every key is always there: clients read them without asking.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Response {
     /// `resp_…`. Nothing is stored under it.
     pub id: String,
@@ -60,7 +61,7 @@ impl Response {
 }
 
 /// How far an answer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseStatus {
     /// It grows.
@@ -74,7 +75,7 @@ pub enum ResponseStatus {
 }
 
 /// Why an answer failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ResponseError {
     /// For programs.
     pub code: &'static str,
@@ -83,7 +84,7 @@ pub struct ResponseError {
 }
 
 /// Why an answer is incomplete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IncompleteDetails {
     /// Always [`IncompleteDetails::MAX_OUTPUT_TOKENS`].
     pub reason: &'static str,
@@ -95,7 +96,7 @@ impl IncompleteDetails {
 }
 
 /// An item of the answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OutputItem {
     /// What the model thought.
@@ -137,7 +138,7 @@ pub enum OutputItem {
 }
 
 /// How far an item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ItemStatus {
     /// It grows.
@@ -149,7 +150,7 @@ pub enum ItemStatus {
 }
 
 /// A stretch of text in an item.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ContentPart {
     /// Of a message.
@@ -174,7 +175,7 @@ pub enum ContentPart {
 }
 
 /// What an answer cost, in tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ResponseUsage {
     /// Of the prompt, those from the cache included.
     pub input_tokens: usize,
@@ -189,7 +190,7 @@ pub struct ResponseUsage {
 }
 
 /// How the prompt's tokens divide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InputTokensDetails {
     /// Taken from the cache.
     pub cached_tokens: usize,
@@ -198,7 +199,7 @@ pub struct InputTokensDetails {
 }
 
 /// How the generated tokens divide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct OutputTokensDetails {
     /// Spent on reasoning.
     pub reasoning_tokens: usize,

@@ -1,12 +1,13 @@
 //! The streamed answer. Each event is sent as `event: NAME` and one `data:` line.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ContentPart, OutputItem, Response};
 use crate::TokenLogprob;
 
 /// One server-sent event.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct StreamEvent {
     /// What happened.
     #[serde(flatten)]
@@ -16,7 +17,7 @@ pub struct StreamEvent {
 }
 
 /// What happened. An item has one part; `content_index` and `summary_index` are always 0.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 #[expect(
     missing_docs,

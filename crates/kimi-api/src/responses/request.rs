@@ -1,5 +1,6 @@
 //! The body of a request.
 
+use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,7 +9,7 @@ use super::Input;
 use crate::{ReasoningEffort, null_as_default};
 
 /// A request as it was sent. Keys without a counterpart here are ignored.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct ResponsesRequest {
     /// Which model is asked.
     pub model: String,
@@ -56,14 +57,14 @@ pub struct ResponsesRequest {
 }
 
 /// The shape of the answer's text.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 pub struct TextConfig {
     /// `text`, `json_object`, or `json_schema` with its `name`, `schema` and `strict` beside it.
     pub format: Option<Map<String, Value>>,
 }
 
 /// Whether to think first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReasoningConfig {
     /// How hard.
     pub effort: Option<ReasoningEffort>,

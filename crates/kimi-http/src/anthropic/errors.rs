@@ -29,7 +29,8 @@ pub(crate) fn adapt(path: &str, request_id: &str, response: Response) -> Respons
     Response::from_parts(parts, body)
 }
 
-fn is_spoken_at(path: &str) -> bool {
+/// Whether a path belongs to the Messages API.
+pub(crate) fn is_spoken_at(path: &str) -> bool {
     path == "/v1/messages" || path.starts_with("/v1/messages/") || path.starts_with("/anthropic/")
 }
 

@@ -7,6 +7,7 @@ use jsonschema::Validator;
 use kimi_engine::{EngineConfig, SchedulerConfig};
 use serde_json::{Value, json};
 
+use crate::dialects::events;
 use crate::harness::{Server, Setup, chunks, hello, hello_with, saying};
 
 const ANSWER: &str = "h</think>Hé<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}\
@@ -95,7 +96,13 @@ fn close(schema: &mut Value) {
         Value::Object(object) => {
             object.values_mut().for_each(close);
             if object.get("properties").is_some_and(Value::is_object) {
-                object.entry("additionalProperties").or_insert(json!(false));
+                // What is beside a choice belongs to each of its variants.
+                let variants = object.get_mut("oneOf").and_then(Value::as_array_mut);
+                let key = if variants.is_some() { "unevaluatedProperties" } else { "additionalProperties" };
+                for variant in variants.into_iter().flatten() {
+                    variant.as_object_mut().unwrap().remove("additionalProperties");
+                }
+                object.entry(key).or_insert(json!(false));
             }
         }
         Value::Array(schemas) => schemas.iter_mut().for_each(close),
@@ -155,6 +162,8 @@ async fn answers_are_as_described() {
     }
     api.get(&server, "/v1/models/{name}", "/v1/models/moonshotai/Kimi-K2.6", 200).await;
     api.get(&server, "/v1/models/{name}", "/v1/models/gpt-4", 404).await;
+    messages(&server, &mut api).await;
+    responses(&server, &mut api).await;
     files(&server, &mut api).await;
 
     let described = api.document["paths"].as_object().unwrap().iter().flat_map(|(path, operations)| {
@@ -164,6 +173,67 @@ async fn answers_are_as_described() {
         })
     });
     assert_eq!(api.checked, described.collect(), "every operation is tried here");
+}
+
+/// A streamed answer of typed events.
+async fn typed_stream(server: &Server, api: &mut Description, path: &str, body: &Value) {
+    for (_, event) in events(&server.stream(path, body.clone()).await) {
+        api.check("post", path, "text/event-stream", 200, &event);
+    }
+}
+
+async fn messages(server: &Server, api: &mut Description) {
+    let hello =
+        json!({"model": "kimi-k2.6", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]});
+    let mut full = hello.clone();
+    full["system"] = json!([{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]);
+    full["tools"] = json!([{"name": "f", "description": "d", "input_schema": {"type": "object"}},
+        {"type": "web_search_20250305", "name": "web_search"}]);
+    full["tool_choice"] = json!({"type": "auto", "disable_parallel_tool_use": true});
+    full["thinking"] = json!({"type": "adaptive"});
+    full["stop_sequences"] = json!(["x"]);
+    full["messages"] = json!([{"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "t", "signature": ""},
+            {"type": "redacted_thinking", "data": "x"}, {"type": "server_tool_use", "id": "s"},
+            {"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text",
+            "text": "1"}], "is_error": true}]}, {"role": "system", "content": "Go on."}]);
+    for route in ["/v1/messages", "/anthropic/v1/messages"] {
+        for body in [&hello, &full] {
+            api.post(server, route, body, 200).await;
+            typed_stream(server, api, route, body).await;
+            api.post(server, &format!("{route}/count_tokens"), body, 200).await;
+        }
+        api.post(server, route, &json!({"model": "gpt-4", "messages": []}), 404).await;
+        api.post(server, &format!("{route}/count_tokens"), &json!({}), 400).await;
+    }
+}
+
+async fn responses(server: &Server, api: &mut Description) {
+    let hello = json!({"model": "kimi-k2.6", "input": "Hi"});
+    let mut full = hello.clone();
+    full["instructions"] = json!("Be brief.");
+    full["tools"] =
+        json!([{"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": true}]);
+    full["tool_choice"] = json!("auto");
+    full["reasoning"] = json!({"effort": "high", "summary": "auto"});
+    full["text"] = json!({"format": {"type": "text"}});
+    full["include"] = json!(["message.output_text.logprobs"]);
+    full["metadata"] = json!({"a": "b"});
+    full["input"] = json!([{"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+        {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "s"}], "content": null},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "annotations": []}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "1"}]);
+    for body in [&hello, &full] {
+        api.post(server, "/v1/responses", body, 200).await;
+        typed_stream(server, api, "/v1/responses", body).await;
+    }
+    // An answer that the limit cuts.
+    full["max_output_tokens"] = json!(3);
+    typed_stream(server, api, "/v1/responses", &full).await;
+    full["previous_response_id"] = json!("resp_1");
+    api.post(server, "/v1/responses", &full, 400).await;
 }
 
 async fn files(server: &Server, api: &mut Description) {
@@ -213,9 +283,7 @@ async fn a_server_that_is_not_ready_says_so_as_described() {
 async fn requests_that_the_server_refuses_to_read_are_not_described() {
     let server = Setup::new(saying("ok")).serve().await;
     let api = Description::of(&server).await;
-    let schema = json!({"$ref": "#/components/schemas/ChatCompletionRequest", "components": api.document["components"]});
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    for wrong in [
+    let chat = [
         json!({"messages": 7}),
         json!({"messages": [{"content": "no role"}]}),
         json!({"temperature": "hot"}),
@@ -223,9 +291,38 @@ async fn requests_that_the_server_refuses_to_read_are_not_described() {
         json!({"tools": [{"type": "function"}]}),
         json!({"tool_choice": "must"}),
         json!({"thinking": {"type": "maybe"}}),
+    ];
+    let said = |content: Value| json!({"max_tokens": 9, "messages": [{"role": "user", "content": content}]});
+    let messages = [
+        json!({"max_tokens": 9, "messages": [{"role": "tool", "content": ""}]}),
+        said(json!(7)),
+        said(json!([{"text": "no type"}])),
+        said(json!([{"type": "text"}])),
+        said(json!([{"type": "image", "source": {"type": "disk"}}])),
+        said(json!([{"type": "tool_result", "content": "no id"}])),
+        said(json!([{"type": "tool_result", "tool_use_id": "t", "content": [7]}])),
+    ];
+    let responses = [
+        json!({"input": 7}),
+        json!({"input": [{"type": "message", "content": "no role"}]}),
+        json!({"input": [{"type": "item_reference", "id": "i"}]}),
+        json!({"input": [{"type": "function_call", "name": "no id"}]}),
+        json!({"input": "Hi", "tool_choice": {"type": "function"}}),
+        json!({"input": "Hi", "tool_choice": "must"}),
+        json!({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
+    ];
+    for (path, name, wrong) in [
+        ("/v1/chat/completions", "ChatCompletionRequest", &chat),
+        ("/v1/messages", "MessagesRequest", &messages),
+        ("/v1/responses", "ResponsesRequest", &responses),
     ] {
-        let body = hello_with(wrong);
-        assert_eq!(server.chat(&body).await.0, 400, "{body}");
-        assert!(!validator.is_valid(&body), "{body}");
+        let reference = format!("#/components/schemas/{name}");
+        let schema = json!({"$ref": reference, "components": api.document["components"]});
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for extra in wrong {
+            let body = hello_with(extra.clone());
+            assert_eq!(server.post_json(path, &body).await.0, 400, "{body}");
+            assert!(!validator.is_valid(&body), "{body}");
+        }
     }
 }
