@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Gives a request to the scheduler.
-    fn accept(&mut self, Submission { request, events, slot, submitted, span }: Submission) {
+    fn accept(&mut self, Submission { request, events, slot, started, submitted, span }: Submission) {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens.clone() };
@@ -105,6 +105,7 @@ impl Engine {
         let live = LiveRequest {
             events,
             introduction,
+            has_started: started,
             submitted,
             started: None,
             first_token: None,

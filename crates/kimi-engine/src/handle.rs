@@ -1,7 +1,8 @@
 //! How the rest of the program speaks to the engine.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use kimi_scheduler::Load;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch};
@@ -46,6 +47,8 @@ pub(crate) struct Submission {
     pub(crate) request: GenerateRequest,
     pub(crate) events: mpsc::UnboundedSender<TokenEvent>,
     pub(crate) slot: OwnedSemaphorePermit,
+    /// Becomes true with the first step.
+    pub(crate) started: Arc<AtomicBool>,
     pub(crate) submitted: Instant,
     pub(crate) span: Span,
 }
@@ -92,16 +95,27 @@ impl EngineHandle {
             TryAcquireError::NoPermits => self.busy(),
         })?;
         let (sender, events) = mpsc::unbounded_channel();
-        let submission =
-            Submission { request, events: sender, slot, submitted: Instant::now(), span: Span::current() };
+        let started = Arc::new(AtomicBool::new(false));
+        let submission = Submission {
+            request,
+            events: sender,
+            slot,
+            started: Arc::clone(&started),
+            submitted: Instant::now(),
+            span: Span::current(),
+        };
         self.inbox.send(Message::Generate(Box::new(submission))).map_err(|_| SubmitError::Stopping)?;
-        Ok(GenerationStream { events })
+        Ok(GenerationStream { events, started })
     }
 
     fn busy(&self) -> SubmitError {
-        let Status { load, drain_rate } = *self.status.borrow();
-        let queued = self.capacity.saturating_sub(load.running);
-        SubmitError::Busy { queued, retry_after: drain_rate.time_for(queued) }
+        let queued = self.capacity.saturating_sub(self.load().running);
+        SubmitError::Busy { queued, retry_after: self.time_for(queued) }
+    }
+
+    /// How long so many requests take to end, as fast as they ended lately. At least a second.
+    pub fn time_for(&self, requests: usize) -> Duration {
+        self.status.borrow().drain_rate.time_for(requests)
     }
 
     /// How busy the engine was at its last step.

@@ -1,5 +1,7 @@
 //! One accepted request on the engine thread, from its arrival to its last event.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use kimi_scheduler::{FinishReason, Finished};
@@ -16,6 +18,8 @@ pub(crate) struct LiveRequest {
     pub(crate) events: mpsc::UnboundedSender<TokenEvent>,
     /// What the runner must know of it, until the first step that has it told so.
     pub(crate) introduction: Option<NewSequence>,
+    /// What the stream tells its caller.
+    pub(crate) has_started: Arc<AtomicBool>,
     pub(crate) submitted: Instant,
     /// When its first step began.
     pub(crate) started: Option<Instant>,
@@ -38,6 +42,7 @@ impl LiveRequest {
         let introduction = self.introduction.take()?;
         let now = Instant::now();
         self.started = Some(now);
+        self.has_started.store(true, Ordering::Relaxed);
         metrics.queue_seconds.record(now - self.submitted);
         Some(introduction)
     }

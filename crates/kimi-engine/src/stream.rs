@@ -1,6 +1,7 @@
 //! What the engine answers: a stream of token events per request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kimi_scheduler::Finished;
 use kimi_tokens::TokenId;
@@ -41,9 +42,15 @@ pub struct TokenLogprobs {
 #[derive(Debug)]
 pub struct GenerationStream {
     pub(crate) events: mpsc::UnboundedReceiver<TokenEvent>,
+    pub(crate) started: Arc<AtomicBool>,
 }
 
 impl GenerationStream {
+    /// Whether the request has had its turn: before it does, it only waits. Once true, it stays so.
+    pub fn has_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
     /// The next event, or `None` after the last.
     pub async fn next(&mut self) -> Option<TokenEvent> {
         self.events.recv().await

@@ -107,7 +107,7 @@ impl App {
 
     /// Opens the API.
     pub fn ready(&self, service: Service) {
-        let service = Arc::new(ReadyService::from(service));
+        let service = Arc::new(ReadyService::new(service, self.0.config.limits.queue_wait));
         self.0.state.send_modify(|state| {
             if matches!(state, ServerState::Loading { .. }) {
                 *state = ServerState::Ready(service);

@@ -15,6 +15,7 @@ use kimi_tokens::TokenId;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
+use crate::patience::Patience;
 use crate::prepare::{AnswerParser, Prepared};
 use crate::state::ReadyService;
 use crate::{ApiError, metrics};
@@ -42,6 +43,7 @@ pub(crate) enum AnswerEvent {
 pub(crate) struct Generation {
     /// `None` once the answer has ended; dropping it is what cancels.
     tokens: Option<GenerationStream>,
+    patience: Patience,
     /// Whether a format was closed because the tokens ran out.
     cut: CutFlag,
     /// Taken when the answer ends.
@@ -83,6 +85,7 @@ impl Generation {
             .map_err(|error| ApiError::from_submit(&error, service.engine.limits().max_context))?;
         Ok(Self {
             tokens: Some(tokens),
+            patience: Patience::new(service.queue_wait),
             cut,
             parser: Some(prepared.parser(service)),
             ready: VecDeque::new(),
@@ -112,7 +115,18 @@ impl Generation {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
-            match self.tokens.as_mut()?.next().await {
+            let tokens = self.tokens.as_mut()?;
+            let event = tokio::select! {
+                biased;
+                event = tokens.next() => event,
+                () = self.patience.ends() => {
+                    if self.patience.is_lost(tokens) {
+                        return Some(Err(self.give_up()));
+                    }
+                    continue;
+                }
+            };
+            match event {
                 Some(TokenEvent::Token(token)) => self.take(&token),
                 Some(TokenEvent::Finished(finished)) => self.finish(Some(finished)),
                 Some(TokenEvent::Failed(failure)) => return Some(Err(self.fail(&failure))),
@@ -207,6 +221,20 @@ impl Generation {
         if reason == FinishReason::Stop && !self.has_content && !outcome.stop_string_hit {
             ::metrics::counter!(metrics::EMPTY_ANSWERS_TOTAL).increment(1);
         }
+    }
+
+    /// The request waited too long; it leaves the queue with this.
+    fn give_up(&mut self) -> ApiError {
+        self.tokens = None;
+        self.log.outcome = "overdue";
+        let retry_after = self.engine.time_for(self.engine.load().waiting);
+        let waited = self.log.started.elapsed().as_secs();
+        ApiError::overloaded(
+            format!(
+                "The engine is currently overloaded: the request waited {waited} seconds for its turn; retry later"
+            ),
+            retry_after,
+        )
     }
 
     fn fail(&mut self, failure: &EngineFailure) -> ApiError {

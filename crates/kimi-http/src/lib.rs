@@ -22,6 +22,7 @@ pub mod metrics;
 mod model_names;
 mod openapi;
 mod paced_body;
+mod patience;
 mod policy;
 mod prepare;
 mod responses;

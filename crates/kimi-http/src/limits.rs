@@ -1,8 +1,8 @@
-//! What a connection may take of the server before it is cut off.
+//! What a client may take of the server before it is cut off.
 
 use std::time::Duration;
 
-/// Limits on connections, the same for all. [`Default`] is what a server should have; tests take less time.
+/// Limits on connections and requests, the same for all. [`Default`] is what a server should have; tests take less time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From a connection's start, or from the first byte of a later request, to the end of that request's head.
@@ -15,6 +15,8 @@ pub struct Limits {
     pub write_stall: Duration,
     /// Connections that are open at once; further ones are answered 503 and closed.
     pub connections: usize,
+    /// How long a request may wait for its turn before it is answered 429; `None`: as long as its client does.
+    pub queue_wait: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -25,6 +27,7 @@ impl Default for Limits {
             body_stall: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),
             connections: 4096,
+            queue_wait: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the server can do right now: the listener is open long before the model is loaded.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kimi_chat::{Markers, Vocabulary};
 use kimi_engine::EngineHandle;
@@ -73,14 +73,16 @@ pub(crate) struct ReadyService {
     pub(crate) names: ModelNames,
     /// Formats, compiled when they are first asked for.
     pub(crate) guides: Arc<Guides>,
+    /// How long a request may wait for its turn.
+    pub(crate) queue_wait: Option<Duration>,
 }
 
-impl From<Service> for ReadyService {
-    fn from(service: Service) -> Self {
+impl ReadyService {
+    pub(crate) fn new(service: Service, queue_wait: Option<Duration>) -> Self {
         let Service { engine, vocabulary, markers, model } = service;
         let names = ModelNames::new(&model.names);
         let guides = Arc::new(Guides::new(Arc::clone(&vocabulary), markers));
-        Self { engine, vocabulary, markers, model, names, guides }
+        Self { engine, vocabulary, markers, model, names, guides, queue_wait }
     }
 }
 

@@ -104,6 +104,9 @@ pub(crate) struct ServeArgs {
     /// Connections that may be open at once; more are answered 503.
     #[arg(long, value_name = "N", default_value = "4096")]
     pub(crate) max_connections: NonZeroUsize,
+    /// Seconds a request may wait for its turn before it is answered 429; without it, as long as its client waits.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) queue_timeout: Option<NonZeroU64>,
     /// Another name under which the model can be asked for; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) served_model_name: Vec<String>,

@@ -88,6 +88,10 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
             ..FileLimits::DEFAULT
         },
         allowed_hosts,
-        limits: Limits { connections: args.max_connections.get(), ..Limits::default() },
+        limits: Limits {
+            connections: args.max_connections.get(),
+            queue_wait: args.queue_timeout.map(|seconds| Duration::from_secs(seconds.get())),
+            ..Limits::default()
+        },
     }
 }

@@ -53,7 +53,7 @@ async fn leaving_cancels_an_answer_that_still_waits() {
     server.wait_for_running(0).await;
 }
 
-async fn wait_for_waiting(server: &Server, count: usize) {
+pub(crate) async fn wait_for_waiting(server: &Server, count: usize) {
     for _ in 0..500 {
         if server.engine.load().waiting == count {
             return;

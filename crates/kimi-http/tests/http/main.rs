@@ -16,6 +16,7 @@ mod messages;
 mod openapi;
 mod operations;
 mod partial;
+mod queue;
 mod responses;
 mod safety;
 mod streams;

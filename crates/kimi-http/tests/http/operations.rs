@@ -199,21 +199,3 @@ async fn web_pages_may_ask_only_when_the_operator_says_so() {
         (200, &"*".parse().unwrap())
     );
 }
-
-#[tokio::test]
-async fn a_full_queue_is_429() {
-    let mut setup = Setup::new(saying("</think>aaaa").with_step_time(Duration::from_millis(20)));
-    (setup.max_sequences, setup.max_waiting) = (1, 0);
-    let server = setup.serve().await;
-    let first = tokio::spawn(server.post(&hello()).send());
-    server.wait_for_running(1).await;
-    let response = server.post(&hello()).send().await.unwrap();
-    assert_eq!(
-        response.headers()["retry-after"],
-        "2",
-        "nothing has ended yet that would tell how fast it goes"
-    );
-    let (status, body) = read(response).await;
-    assert_eq!((status, &body["error"]["type"]), (429, &json!("engine_overloaded_error")));
-    first.abort();
-}
