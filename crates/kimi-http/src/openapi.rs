@@ -1,5 +1,5 @@
 //! `/openapi.json`: what is served, in `OpenAPI` 3.1. The schemas come from the wire types and the routes from the router's
-//! own table, so that neither can drift.
+//! own table, so that neither can drift. `scripts/fuzz` sends requests that are made from it.
 
 use std::sync::LazyLock;
 
