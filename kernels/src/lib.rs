@@ -21,7 +21,7 @@ mod weight_rows;
 pub use cpu::add_assign;
 pub use embedding::embed;
 pub use latent_cache::{PagedSpan, write_latents};
-pub use linear::{dequantize, linear};
+pub use linear::{FEW_ROWS, dequantize, linear};
 pub use mla::MlaShape;
 pub use mla_decode::mla_decode;
 pub use mla_prefill::mla_prefill;

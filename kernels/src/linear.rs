@@ -16,8 +16,9 @@ use crate::{
     weight_rows::WeightRows,
 };
 
-/// Up to this many rows of `x`, dot products beat widening into tiles.
-const FEW_ROWS: usize = 16;
+/// Up to this many rows of `x`, dot products beat widening into tiles, and each row gets the numbers it gets alone, to the
+/// last bit.
+pub const FEW_ROWS: usize = 16;
 /// f32 numbers in a tile of widened weights: 512 KiB, about half of a core's second-level cache.
 const TILE_NUMBERS: usize = 1 << 17;
 

@@ -13,6 +13,7 @@ use crate::drain_rate::DrainRate;
 use crate::handle::{Message, Status, Submission};
 use crate::live_request::LiveRequest;
 use crate::metrics::EngineMetrics;
+use crate::row_cost::RowCost;
 use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
 
 /// Everything the engine thread owns.
@@ -28,6 +29,9 @@ pub(crate) struct Engine {
     pub(crate) aborted: bool,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) drain_rate: DrainRate,
+    /// Rows of the steps whose time is measured, if anybody needs to know what a row costs.
+    pub(crate) small_steps: Option<usize>,
+    pub(crate) row_cost: RowCost,
     pub(crate) metrics: Arc<EngineMetrics>,
 }
 
@@ -173,7 +177,7 @@ impl Engine {
         self.metrics.show(load);
     }
 
-    fn note_step(&self, plan: &StepPlan, started: Instant) {
+    fn note_step(&mut self, plan: &StepPlan, started: Instant) {
         let elapsed = started.elapsed();
         let tokens: usize = plan.entries.iter().map(|entry| entry.tokens.len()).sum();
         if plan.entries.is_empty() {
@@ -181,7 +185,12 @@ impl Engine {
         }
         self.metrics.step_seconds.record(elapsed);
         self.metrics.step_tokens.record(tokens as f64);
-        debug!(sequences = plan.entries.len(), tokens, ?elapsed, "step");
+        let drafted: usize = plan.entries.iter().map(|entry| entry.draft).sum();
+        debug!(sequences = plan.entries.len(), tokens, drafted, ?elapsed, "step");
+        if self.small_steps.is_some_and(|most| tokens <= most) {
+            self.row_cost.observe(tokens, elapsed.as_secs_f64());
+            self.row_cost.share().into_iter().for_each(|share| self.scheduler.set_row_cost(share));
+        }
     }
 
     /// Gives every request that is left, queued ones included, its last event. Afterwards none can arrive.
@@ -199,12 +208,18 @@ impl Engine {
 
 /// A runner that answers for other sequences than it was asked about would leave some of them waiting for ever.
 fn check_answer(plan: &StepPlan, output: &StepOutput) -> Result<(), RunnerError> {
-    let asked = plan.entries.iter().filter(|entry| entry.samples).map(|entry| entry.sequence);
-    if asked.clone().eq(output.sampled.iter().map(|(sequence, _)| *sequence)) {
+    let mut rest = output.sampled.as_slice();
+    let answered = plan.entries.iter().filter(|entry| entry.samples).all(|entry| {
+        let count = rest.iter().take_while(|(sequence, _)| *sequence == entry.sequence).count();
+        rest = &rest[count..];
+        (1..=entry.draft + 1).contains(&count)
+    });
+    if answered && rest.is_empty() {
         return Ok(());
     }
+    let asked: Vec<_> =
+        plan.entries.iter().filter(|entry| entry.samples).map(|entry| entry.sequence.0).collect();
     let answered: Vec<_> = output.sampled.iter().map(|(sequence, _)| sequence.0).collect();
-    let asked: Vec<_> = asked.map(|sequence| sequence.0).collect();
     Err(RunnerError(format!(
         "the runner was asked to sample sequences {asked:?} and answered for {answered:?}"
     )))

@@ -174,11 +174,19 @@ impl ModelRunner for FakeRunner {
         for entry in &batch.plan.entries {
             let id = entry.sequence;
             let sequence = self.sequences.get_mut(&id).ok_or_else(|| broken(id, "is planned but unknown"))?;
-            let samples = sequence.run(entry, &self.written)?;
+            sequence.run(entry, &self.written)?;
             self.written.extend(entry.blocks.iter());
-            if samples {
+            if entry.samples {
                 step_time = step_time.max(sequence.answer.time_of(sequence.generated));
-                sampled.push((id, sequence.sample()?));
+                for row in 0..=entry.draft {
+                    let result = sequence.sample()?;
+                    let next = result.as_ref().ok().map(|token| token.id);
+                    sampled.push((id, result));
+                    if next.is_none() || next != entry.draft_tokens().get(row).copied() {
+                        break;
+                    }
+                    sequence.computed += 1;
+                }
             }
         }
         thread::sleep(step_time.saturating_sub(started.elapsed()));
@@ -187,9 +195,9 @@ impl ModelRunner for FakeRunner {
 }
 
 impl FakeSequence {
-    /// Checks an entry and books it; says whether it samples.
-    fn run(&mut self, entry: &PlanEntry, written: &HashSet<BlockId>) -> Result<bool, RunnerError> {
-        let end = entry.start + entry.tokens.len();
+    /// Checks an entry and books it.
+    fn run(&mut self, entry: &PlanEntry, written: &HashSet<BlockId>) -> Result<(), RunnerError> {
+        let end = entry.start + entry.tokens.len() - entry.draft;
         let length = self.prompt_tokens + self.generated;
         // Whoever was preempted comes back to the beginning, or to what the prefix cache still has of it.
         let skips = entry.start > self.computed && self.computed > 0;
@@ -197,11 +205,11 @@ impl FakeSequence {
         if skips || entry.start > 0 && !begun_by_others {
             return Err(broken(entry.sequence, "has positions that were never computed"));
         }
-        if entry.tokens.is_empty() || end > length || entry.samples != (end == length) {
+        if end <= entry.start || end > length || entry.samples != (end == length) {
             return Err(broken(entry.sequence, "samples at the wrong position"));
         }
         self.computed = end;
-        Ok(entry.samples)
+        Ok(())
     }
 
     /// The next token, or what the answer breaks off with.

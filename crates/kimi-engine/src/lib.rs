@@ -10,6 +10,7 @@ mod handle;
 mod live_request;
 pub mod metrics;
 mod request;
+mod row_cost;
 mod runner;
 mod start;
 mod stream;
@@ -20,7 +21,7 @@ pub use error::{EngineFailure, SubmitError};
 pub use fake_runner::{FakeAnswer, FakeFailure, FakeFailureKind, FakeRunner, FakeTokens};
 pub use handle::{EngineHandle, EngineState};
 pub use kimi_scheduler::{
-    CacheScope, FinishReason, Finished, Load, SchedulerConfig, Standing, Tenant, TierContents,
+    CacheScope, FinishReason, Finished, Load, SchedulerConfig, Speculation, Standing, Tenant, TierContents,
 };
 pub use request::{GenerateRequest, Sampling};
 pub use runner::{ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};

@@ -61,6 +61,12 @@ pub const DISK_SAVED_BYTES_TOTAL: &str = "kimi_kv_disk_saved_bytes_total";
 pub const DISK_FAILURES_TOTAL: &str = "kimi_kv_disk_failures_total";
 /// Sequences that lost their blocks.
 pub const PREEMPTIONS_TOTAL: &str = "kimi_preemptions_total";
+/// Steps of a sequence that computed a draft.
+pub const DRAFTS_TOTAL: &str = "kimi_spec_decode_num_drafts_total";
+/// Tokens of drafts.
+pub const DRAFT_TOKENS_TOTAL: &str = "kimi_spec_decode_num_draft_tokens_total";
+/// Tokens of drafts that were right.
+pub const ACCEPTED_TOKENS_TOTAL: &str = "kimi_spec_decode_num_accepted_tokens_total";
 /// Requests failed for non-finite logits.
 pub const NON_FINITE_LOGITS_TOTAL: &str = "kimi_non_finite_logits_total";
 
@@ -150,6 +156,13 @@ pub const METRICS: &[Metric] = &[
         "cache blocks that could not be read back from `--kv-disk` and were computed again",
     ),
     metric(
+        DRAFTS_TOTAL,
+        MetricKind::Counter,
+        "times that proposed tokens were computed before they were sampled",
+    ),
+    metric(DRAFT_TOKENS_TOTAL, MetricKind::Counter, "tokens that were proposed and computed so"),
+    metric(ACCEPTED_TOKENS_TOTAL, MetricKind::Counter, "of these, tokens that were sampled indeed"),
+    metric(
         NON_FINITE_LOGITS_TOTAL,
         MetricKind::Counter,
         "requests failed because the model computed NaN or infinity",
@@ -215,6 +228,9 @@ pub(crate) struct EngineMetrics {
     disk_saved_bytes: Counter,
     disk_failures: Counter,
     preemptions: Counter,
+    drafts: Counter,
+    draft_tokens: Counter,
+    accepted_tokens: Counter,
     pub(crate) non_finite_logits: Counter,
 }
 
@@ -250,6 +266,9 @@ impl EngineMetrics {
             disk_saved_bytes: counter!(DISK_SAVED_BYTES_TOTAL),
             disk_failures: counter!(DISK_FAILURES_TOTAL),
             preemptions: counter!(PREEMPTIONS_TOTAL),
+            drafts: counter!(DRAFTS_TOTAL),
+            draft_tokens: counter!(DRAFT_TOKENS_TOTAL),
+            accepted_tokens: counter!(ACCEPTED_TOKENS_TOTAL),
             non_finite_logits: counter!(NON_FINITE_LOGITS_TOTAL),
         }
     }
@@ -273,6 +292,9 @@ impl EngineMetrics {
         self.disk_blocks.set(load.blocks_stored as f64);
         self.disk_hits.absolute(load.restored_tokens);
         self.disk_failures.absolute(load.failed_restores);
+        self.drafts.absolute(load.drafts);
+        self.draft_tokens.absolute(load.draft_tokens);
+        self.accepted_tokens.absolute(load.accepted_tokens);
     }
 
     /// Counts what moved between the cache and its second tier.

@@ -50,10 +50,11 @@ pub struct NewSequence {
     pub stop_tokens: Vec<TokenId>,
 }
 
-/// One result for each plan entry that samples, in the plan's order.
+/// What was sampled, in the plan's order: for each entry that samples a token or a failure, and one more behind it for each
+/// token of its draft that was sampled indeed.
 #[derive(Debug, Default)]
 pub struct StepOutput {
-    /// `(sequence, its next token or why it failed)`.
+    /// `(sequence, its next token or why it failed)`. After a failure there is nothing more of that sequence.
     pub sampled: Vec<(SequenceId, Result<SampledToken, EngineFailure>)>,
     /// What the second tier did.
     pub tier: TierReport,

@@ -14,6 +14,7 @@ use crate::drain_rate::DrainRate;
 use crate::engine_loop::Engine;
 use crate::handle::Status;
 use crate::metrics::EngineMetrics;
+use crate::row_cost::RowCost;
 use crate::{EngineConfig, EngineHandle, EngineState, ModelRunner, RunnerError};
 
 /// Starts the engine thread over a runner that is ready to run steps.
@@ -50,6 +51,8 @@ pub fn start(config: EngineConfig, mut runner: Box<dyn ModelRunner>) -> (EngineH
         aborted: false,
         status: status_sender,
         drain_rate: DrainRate::default(),
+        small_steps: config.scheduler.speculation.map(|speculation| speculation.max_rows),
+        row_cost: RowCost::default(),
         metrics,
     };
     let slots = Arc::clone(&handle.slots);

@@ -18,6 +18,7 @@ const CONFIG: EngineConfig = EngineConfig {
         max_batch_tokens: 24,
         max_sequences: 8,
         max_context: 128,
+        speculation: None,
     },
     max_waiting: 16,
 };

@@ -114,6 +114,7 @@ fn every_request_is_counted_once_and_every_token_timed() {
             max_batch_tokens: 64,
             max_sequences: 4,
             max_context: 64,
+            speculation: None,
         },
         max_waiting: 0,
     };

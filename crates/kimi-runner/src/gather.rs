@@ -4,7 +4,7 @@ use kimi_k2::{Batch, SequenceSpan};
 use kimi_scheduler::StepPlan;
 
 /// Hop 6 of 9. Lays the tokens of all entries in one row after another, in the plan's order, and marks the last row of
-/// each entry that samples; the logits come back in that order.
+/// each entry that samples, with a draft those of the draft and the one before; the logits come back in that order.
 pub(crate) fn gather(plan: &StepPlan) -> Batch {
     let mut batch = Batch {
         token_ids: Vec::with_capacity(plan.entries.iter().map(|entry| entry.tokens.len()).sum()),
@@ -21,7 +21,7 @@ pub(crate) fn gather(plan: &StepPlan) -> Batch {
             block_table: entry.blocks.iter().map(|block| block.0).collect(),
         });
         if entry.samples {
-            batch.sample_rows.push((end - 1) as u32);
+            batch.sample_rows.extend((end - 1 - entry.draft..end).map(|row| row as u32));
         }
     }
     batch
@@ -35,28 +35,33 @@ mod tests {
 
     #[test]
     fn rows_follow_the_plan() {
-        let entry = |id, start, tokens: &[u32], blocks: &[u32], samples| PlanEntry {
+        let entry = |id, start, tokens: &[u32], draft, blocks: &[u32], samples| PlanEntry {
             sequence: SequenceId(id),
             start,
             tokens: tokens.to_vec(),
+            draft,
             blocks: blocks.iter().copied().map(BlockId).collect(),
             samples,
         };
         let batch = gather(&StepPlan {
             entries: vec![
-                entry(7, 20, &[5], &[2, 9], true),
-                entry(8, 0, &[1, 2, 3], &[4], false),
-                entry(9, 16, &[6, 7], &[0, 1], true),
+                entry(7, 20, &[5], 0, &[2, 9], true),
+                entry(8, 0, &[1, 2, 3], 0, &[4], false),
+                entry(9, 16, &[6, 7], 0, &[0, 1], true),
+                entry(6, 3, &[1, 8, 9], 2, &[3, 5], true),
             ],
             ..StepPlan::default()
         });
-        assert_eq!(batch.token_ids, [5, 1, 2, 3, 6, 7]);
-        assert_eq!(batch.sample_rows, [0, 5]);
+        assert_eq!(batch.token_ids, [5, 1, 2, 3, 6, 7, 1, 8, 9]);
+        assert_eq!(batch.sample_rows, [0, 5, 6, 7, 8]);
         let spans: Vec<_> = batch
             .spans
             .iter()
             .map(|span| (span.rows.clone(), span.start, span.block_table.to_vec()))
             .collect();
-        assert_eq!(spans, [(0..1, 20, vec![2, 9]), (1..4, 0, vec![4]), (4..6, 16, vec![0, 1])]);
+        assert_eq!(
+            spans,
+            [(0..1, 20, vec![2, 9]), (1..4, 0, vec![4]), (4..6, 16, vec![0, 1]), (6..9, 3, vec![3, 5])]
+        );
     }
 }

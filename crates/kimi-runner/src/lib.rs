@@ -14,7 +14,7 @@ mod softmax;
 
 pub use config::RunnerConfig;
 pub use error::{ScoreError, StartError};
-pub use kimi_k2::CacheDtype;
+pub use kimi_k2::{CacheDtype, UNIFORM_ROWS};
 pub use kv_sizing::{KvMemory, KvSizing, KvSizingError, available_memory};
 pub use rank_group::RankGroup;
 pub use sampler::SequenceSampler;

@@ -44,14 +44,17 @@ impl Rank {
         self.update_samplers(&step.plan.retired, &step.new_sequences)?;
         let batch = gather(&step.plan);
         let mut logits = self.forward(&batch).map_err(|error| RunnerError(error.to_string()))?;
-        let rows = logits.chunks_exact_mut(self.model.config().vocab_size);
-        let sampling = step.plan.entries.iter().filter(|entry| entry.samples);
-        let sampled = sampling.zip(rows).map(|(entry, row)| {
+        let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
+        let mut sampled = Vec::with_capacity(batch.sample_rows.len());
+        for entry in step.plan.entries.iter().filter(|entry| entry.samples) {
             let id = entry.sequence;
             let sampler = self.samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
-            Ok((id, sampler.sample(row)))
-        });
-        Ok(StepOutput { sampled: sampled.collect::<Result<_, RunnerError>>()?, ..StepOutput::default() })
+            let own = rows.by_ref().take(entry.draft + 1);
+            sampled.extend(
+                sampler.sample_draft(own, entry.draft_tokens()).into_iter().map(|result| (id, result)),
+            );
+        }
+        Ok(StepOutput { sampled, ..StepOutput::default() })
     }
 
     /// Forgets sequences that ended and meets new ones.

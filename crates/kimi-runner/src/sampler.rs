@@ -68,6 +68,31 @@ impl SequenceSampler {
         Ok(SampledToken { id, logprobs })
     }
 
+    /// Samples after the token before a draft and then after each token of the draft, as long as the token sampled last is the
+    /// one that was drafted. `rows` are the logits after each of these tokens, one more than the draft has.
+    ///
+    /// Nothing is sampled after a wrong token, so state and random stream are those of a sequence without drafts, and so
+    /// is the text.
+    pub fn sample_draft<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a mut [f32]>,
+        draft: &[TokenId],
+    ) -> Vec<Result<SampledToken, EngineFailure>> {
+        let mut results = Vec::with_capacity(draft.len() + 1);
+        // Rows are taken to their end, whatever happens: those of the next entry lie behind them.
+        for (index, row) in rows.enumerate() {
+            let still_right = match results.last() {
+                None => true,
+                Some(Ok(SampledToken { id, .. })) => results.len() == index && *id == draft[index - 1],
+                Some(Err(_)) => false,
+            };
+            if still_right {
+                results.push(self.sample(row));
+            }
+        }
+        results
+    }
+
     /// Penalties, bias, the constraint, and the choice itself. `max` is the largest of `logits`.
     fn choose(&mut self, logits: &mut [f32], max: f32) -> Result<TokenId, EngineFailure> {
         let max = if self.penalizes() || !self.sampling.logit_bias.is_empty() || self.constraint.is_active() {

@@ -62,6 +62,7 @@ fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
         max_batch_tokens: 4096,
         max_sequences: streams,
         max_context,
+        speculation: None,
     };
     let (engine, _thread) =
         kimi_engine::start(EngineConfig { scheduler, max_waiting: streams }, Box::new(runner));

@@ -6,10 +6,12 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use candle_core::{Device, Tensor};
 use kimi_engine::{
     CacheScope, Constraint, EngineConfig, EngineFailure, EngineHandle, EngineThread, FinishReason,
-    GenerateRequest, GenerationStream, SampledToken, Sampling, SchedulerConfig, TokenEvent,
+    GenerateRequest, GenerationStream, SampledToken, Sampling, SchedulerConfig, Speculation, TokenEvent,
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
-use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, score, score_in_chunks};
+use kimi_runner::{
+    CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score, score_in_chunks,
+};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 const STREAMS: usize = 16;
@@ -39,6 +41,10 @@ fn golden_ids() -> Vec<TokenId> {
 /// An engine whose steps are small enough to cut prompts and whose cache is too small for all streams at once, so that
 /// chunked prefill and preemption take part.
 fn engine() -> (EngineHandle, EngineThread) {
+    engine_with(None)
+}
+
+fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread) {
     let max_context = 96;
     let config = RunnerConfig {
         block_size: BLOCK_SIZE,
@@ -55,6 +61,7 @@ fn engine() -> (EngineHandle, EngineThread) {
         max_batch_tokens: 40,
         max_sequences: STREAMS,
         max_context,
+        speculation,
     };
     kimi_engine::start(EngineConfig { scheduler, max_waiting: STREAMS }, Box::new(runner))
 }
@@ -155,6 +162,42 @@ fn seeded_streams_say_the_same_together_and_alone() {
         logit_bias: vec![(stream as u32, 1.0)],
         seed: stream as u64,
     });
+}
+
+/// Greedy, seeded and with penalties: with drafts, streams say the same to the last bit of every log probability.
+#[test]
+fn drafts_change_no_bit() {
+    let sampling = |stream: usize| Sampling {
+        temperature: [0.0, 0.5, 0.2][stream % 3],
+        top_p: 0.95,
+        frequency_penalty: if stream % 4 == 3 { 0.1 } else { 0.0 },
+        // Few tokens to choose from, so that a model of random weights repeats itself.
+        logit_bias: (0..5).map(|token| (300 * token + stream as u32, 20.0)).collect(),
+        seed: stream as u64,
+        ..Sampling::greedy()
+    };
+    let speculation = Speculation { max_draft: 8, max_rows: UNIFORM_ROWS, eager: true };
+    let texts = [None, Some(speculation)].map(|speculation| {
+        let (engine, thread) = engine_with(speculation);
+        let text = |stream: usize| {
+            let request = request(stream, sampling(stream));
+            let bits = |token: SampledToken| {
+                let logprobs = token.logprobs.unwrap();
+                let top = logprobs.top.iter().map(|(id, logprob)| (*id, logprob.to_bits()));
+                (token.id, logprobs.sampled.to_bits(), top.collect::<Vec<_>>())
+            };
+            collect(engine.generate(request).unwrap()).into_iter().map(bits).collect::<Vec<_>>()
+        };
+        let texts: Vec<_> = (0..STREAMS).map(text).collect();
+        let load = engine.load();
+        engine.drain();
+        thread.join().unwrap();
+        (texts, load)
+    });
+    let [(plain, _), (speculative, load)] = texts;
+    assert_eq!(plain, speculative);
+    assert!(load.draft_tokens > 50 && load.accepted_tokens > 10, "{load:?}");
+    assert!(load.accepted_tokens < load.draft_tokens, "some were meant to be wrong: {load:?}");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use kimi_tokens::TokenId;
 
-use crate::CacheScope;
+use crate::{CacheScope, Speculation};
 
-/// The sizes a scheduler plans within. Resolved once at start; nothing changes them afterwards. Each is at least 1.
+/// The sizes a scheduler plans within. Resolved once at start; nothing changes them afterwards. Each size is at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
     /// Positions that one block of the cache holds.
@@ -17,6 +17,8 @@ pub struct SchedulerConfig {
     pub max_sequences: usize,
     /// Tokens of one sequence, prompt and generated together.
     pub max_context: usize,
+    /// Whether and when tokens are computed that may turn out wrong.
+    pub speculation: Option<Speculation>,
 }
 
 impl SchedulerConfig {
@@ -92,4 +94,10 @@ pub struct Load {
     pub prefix_hits: u64,
     /// How often a sequence lost its blocks to an earlier one, since the start.
     pub preemptions: u64,
+    /// How often tokens were computed that a proposal said would come, since the start.
+    pub drafts: u64,
+    /// Tokens of these drafts.
+    pub draft_tokens: u64,
+    /// Of these, tokens that did come.
+    pub accepted_tokens: u64,
 }

@@ -5,13 +5,16 @@
 //! is no prefill phase and no decode phase. A plan entry is made for the head while only the tail is preempted, so an entry
 //! is never taken back.
 
+use kimi_tokens::TokenId;
+
 use crate::block_pool::BlockPool;
 use crate::queue::Queue;
 use crate::restore::Restore;
 use crate::sequence::Sequence;
+use crate::speculation::{FIRST_ROW_COST, Speculator, cost_of_row};
 use crate::{
     BlockId, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceRequest,
-    SequenceUpdate, StepPlan,
+    SequenceUpdate, Speculation, StepPlan,
 };
 
 /// Owns every sequence and every block. Pure: no clock, no thread, no randomness; the same calls give the same plans.
@@ -32,6 +35,11 @@ pub struct Scheduler {
     preemptions: u64,
     prefix_queries: u64,
     prefix_hits: u64,
+    drafts: u64,
+    draft_tokens: u64,
+    accepted_tokens: u64,
+    /// See [`set_row_cost`](Self::set_row_cost).
+    row_cost: f64,
     /// The largest id so far: ids ascend, so they order arrivals.
     last_id: Option<SequenceId>,
     /// Whether a plan waits for its `commit`.
@@ -44,7 +52,7 @@ impl Scheduler {
     /// # Panics
     /// When a size in `config` is 0 or the block count does not fit a [`BlockId`].
     pub fn new(config: SchedulerConfig) -> Self {
-        let SchedulerConfig { block_size, block_count, max_batch_tokens, max_sequences, max_context } =
+        let SchedulerConfig { block_size, block_count, max_batch_tokens, max_sequences, max_context, .. } =
             config;
         for size in [block_size, block_count, max_batch_tokens, max_sequences, max_context] {
             assert!(size > 0, "every size must be at least 1: {config:?}");
@@ -62,6 +70,10 @@ impl Scheduler {
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,
+            drafts: 0,
+            draft_tokens: 0,
+            accepted_tokens: 0,
+            row_cost: FIRST_ROW_COST,
             last_id: None,
             in_flight: false,
         }
@@ -82,8 +94,15 @@ impl Scheduler {
             return Err(Rejection::TooLong { prompt_tokens, limit });
         }
         self.last_id = Some(id);
-        self.waiting.arrive(Sequence::new(id, request, self.config.context_limit()));
+        let speculator = self.config.speculation.map(|_| Speculator::prompt_lookup());
+        self.waiting.arrive(Sequence::new(id, request, self.config.context_limit(), speculator));
         Ok(())
+    }
+
+    /// Says what share of a step's time a row makes up in a step of one row, from 0 to 1. Drafts are made when they are worth
+    /// it at this price.
+    pub fn set_row_cost(&mut self, share: f64) {
+        self.row_cost = share.clamp(0.0, 1.0);
     }
 
     /// Ends a sequence and frees its blocks at once; one that is not known any more is ignored.
@@ -118,6 +137,7 @@ impl Scheduler {
             self.waiting.charge(self.running[entries.len()].standing.tenant, entry.tokens.len());
             entries.push(entry);
         }
+        self.speculate(&mut entries);
         let tier = self.plan_tier();
         if entries.is_empty() && tier.is_empty() {
             return StepPlan::default();
@@ -128,29 +148,25 @@ impl Scheduler {
 
     /// Hop 8a of 9. Books a step that ran: positions are computed, tokens appended, ended sequences retired.
     ///
-    /// `samples` has one item for each entry of `plan` that samples, in the plan's order, and so has the answer.
+    /// `samples` has an item for each entry of `plan` that samples, in the plan's order, and one more behind it for each token
+    /// of its draft that was sampled indeed. The answer has as many.
     ///
     /// # Panics
     /// When `samples` is anything else.
     pub fn commit(&mut self, plan: &StepPlan, samples: &[Sample]) -> Vec<SequenceUpdate> {
-        assert!(
-            plan.entries
-                .iter()
-                .filter(|e| e.samples)
-                .map(|e| e.sequence)
-                .eq(samples.iter().map(|s| s.sequence)),
-            "samples do not answer the plan"
-        );
         assert!(!self.is_restoring(), "what was restored is settled before");
         self.in_flight = false;
+        let mut updates = Vec::with_capacity(samples.len());
+        let mut rest = samples;
         for entry in &plan.entries {
-            if let Some(index) = self.position(entry.sequence) {
-                let sequence = &mut self.running[index];
-                sequence.advance(entry.start + entry.tokens.len());
-                sequence.publish(&mut self.pool, self.config.block_size);
-            }
+            let count = rest.iter().take_while(|sample| sample.sequence == entry.sequence).count();
+            let (own, others) = rest.split_at(count);
+            assert!(answers(entry, own), "samples do not answer the plan");
+            rest = others;
+            self.book(entry, own, &mut updates);
         }
-        samples.iter().map(|sample| self.book(*sample)).collect()
+        assert!(rest.is_empty(), "samples do not answer the plan");
+        updates
     }
 
     /// How busy it is.
@@ -167,6 +183,9 @@ impl Scheduler {
             prefix_queries: self.prefix_queries,
             prefix_hits: self.prefix_hits,
             preemptions: self.preemptions,
+            drafts: self.drafts,
+            draft_tokens: self.draft_tokens,
+            accepted_tokens: self.accepted_tokens,
         }
     }
 
@@ -260,22 +279,56 @@ impl Scheduler {
         true
     }
 
-    /// What one sample does to its sequence.
-    fn book(&mut self, Sample { sequence, token }: Sample) -> SequenceUpdate {
+    /// Gives what the entries leave over to drafts, in their order: rows while the step is small, and free blocks while nobody
+    /// waits for them. So drafts take nothing from anybody.
+    fn speculate(&mut self, entries: &mut [PlanEntry]) {
+        let Some(Speculation { max_draft, max_rows, eager }) = self.config.speculation else { return };
+        let rows: usize = entries.iter().map(|entry| entry.tokens.len()).sum();
+        let cost = if eager { 0.0 } else { cost_of_row(self.row_cost, rows) };
+        let mut left = max_rows.min(self.config.max_batch_tokens).saturating_sub(rows);
+        for (entry, sequence) in entries.iter_mut().zip(&mut self.running).filter(|(entry, _)| entry.samples)
+        {
+            if left == 0 {
+                return;
+            }
+            let free_blocks = if self.waiting.len() == 0 { self.pool.free() } else { 0 };
+            let blocks = (free_blocks, self.config.block_size);
+            sequence.speculate(entry, max_draft.min(left), cost, blocks, &mut self.pool);
+            left -= entry.draft;
+        }
+    }
+
+    /// What an entry and its samples do to its sequence.
+    fn book(&mut self, entry: &PlanEntry, samples: &[Sample], updates: &mut Vec<SequenceUpdate>) {
+        let sequence = entry.sequence;
         let Some(index) = self.position(sequence) else {
-            return SequenceUpdate::Gone { sequence };
+            updates.extend(samples.iter().map(|_| SequenceUpdate::Gone { sequence }));
+            return;
         };
-        let Some(token) = token else {
+        let running = &mut self.running[index];
+        let first_update = updates.len();
+        updates.extend(samples.iter().map(|sample| {
+            match sample.token.map(|token| (token, running.append(token))) {
+                None => SequenceUpdate::Failed { sequence },
+                Some((token, None)) => SequenceUpdate::Appended { sequence, token },
+                Some((token, Some(finished))) => SequenceUpdate::Finished { sequence, token, finished },
+            }
+        }));
+        let accepted = samples.len().saturating_sub(1);
+        running.advance(entry.start + entry.tokens.len() - entry.draft + accepted);
+        running.publish(&mut self.pool, self.config.block_size);
+        running.judge(samples.iter().filter(|sample| sample.token.is_some()).count());
+        self.waiting.charge(running.standing.tenant, accepted);
+        self.drafts += u64::from(entry.draft > 0);
+        self.draft_tokens += entry.draft as u64;
+        self.accepted_tokens += accepted as u64;
+        match updates[first_update..].last() {
+            None | Some(SequenceUpdate::Appended { .. }) => return,
             // Whatever broke its logits may lie in its blocks.
-            self.pool.disown(self.running[index].blocks());
-            self.end(index);
-            return SequenceUpdate::Failed { sequence };
-        };
-        let Some(finished) = self.running[index].append(token) else {
-            return SequenceUpdate::Appended { sequence, token };
-        };
+            Some(SequenceUpdate::Failed { .. }) => self.pool.disown(self.running[index].blocks()),
+            Some(SequenceUpdate::Finished { .. } | SequenceUpdate::Gone { .. }) => {}
+        }
         self.end(index);
-        SequenceUpdate::Finished { sequence, token, finished }
     }
 
     /// Ends `running[index]`.
@@ -297,4 +350,12 @@ impl Scheduler {
     fn position(&self, id: SequenceId) -> Option<usize> {
         self.running.iter().position(|sequence| sequence.id == id)
     }
+}
+
+/// Whether `samples` can be what came of `entry`: none if it does not sample, else the draft as far as it was right, and one
+/// token more or a failure.
+fn answers(entry: &PlanEntry, samples: &[Sample]) -> bool {
+    let Some((_, accepted)) = samples.split_last() else { return !entry.samples };
+    let agrees = |(sample, draft): (&Sample, &TokenId)| sample.token == Some(*draft);
+    entry.samples && accepted.len() <= entry.draft && accepted.iter().zip(entry.draft_tokens()).all(agrees)
 }

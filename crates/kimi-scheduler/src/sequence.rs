@@ -6,6 +6,7 @@ use kimi_tokens::TokenId;
 
 use crate::block_pool::BlockPool;
 use crate::prefix::{BlockKey, KeyChain};
+use crate::speculation::Speculator;
 use crate::{BlockId, FinishReason, Finished, PlanEntry, SequenceId, SequenceRequest, Standing};
 
 /// A sequence between `add` and its end.
@@ -37,11 +38,18 @@ pub(crate) struct Sequence {
     table: Arc<[BlockId]>,
     /// Whether a plan has named it, so that the runner holds state for it.
     planned: bool,
+    /// Proposals of what it may say next; `None` without speculation.
+    speculator: Option<Speculator>,
 }
 
 impl Sequence {
     /// A sequence with nothing computed. Its prompt is shorter than `context_limit`.
-    pub(crate) fn new(id: SequenceId, request: SequenceRequest<'_>, context_limit: usize) -> Self {
+    pub(crate) fn new(
+        id: SequenceId,
+        request: SequenceRequest<'_>,
+        context_limit: usize,
+        speculator: Option<Speculator>,
+    ) -> Self {
         let SequenceRequest { tokens, limits, standing, scope } = request;
         let prompt_tokens = tokens.len();
         Self {
@@ -58,6 +66,7 @@ impl Sequence {
             cached_tokens: 0,
             table: Arc::default(),
             planned: false,
+            speculator,
         }
     }
 
@@ -151,19 +160,53 @@ impl Sequence {
     /// The plan entry that computes the next `count` tokens; their blocks are held.
     pub(crate) fn entry(&mut self, count: usize) -> PlanEntry {
         self.planned = true;
+        if let Some(speculator) = &mut self.speculator {
+            speculator.read(&self.tokens);
+        }
         let end = self.computed + count;
         PlanEntry {
             sequence: self.id,
             start: self.computed,
             tokens: self.tokens[self.computed..end].to_vec(),
+            draft: 0,
             blocks: Arc::clone(&self.table),
             samples: end == self.tokens.len(),
         }
     }
 
-    /// Notes that an entry ran: positions up to `end` are in the cache.
+    /// Adds a draft of at most `most` tokens to an entry that samples, if one is worth rows that cost `cost` steps each. New
+    /// blocks are taken from the first `free_blocks` of the pool. Never more than the sequence may still say before its
+    /// last token, after which nothing is sampled.
+    pub(crate) fn speculate(
+        &mut self,
+        entry: &mut PlanEntry,
+        most: usize,
+        cost: f64,
+        (free_blocks, block_size): (usize, usize),
+        pool: &mut BlockPool,
+    ) {
+        let Some(speculator) = &mut self.speculator else { return };
+        let end = entry.start + entry.tokens.len();
+        let left = self.max_tokens - (self.tokens.len() - self.prompt_tokens) - 1;
+        let room = (self.blocks.len() + free_blocks) * block_size - end;
+        let draft = speculator.draft(&self.tokens, &self.stop_tokens, most.min(left).min(room), cost);
+        entry.draft = draft.len();
+        entry.tokens.extend_from_slice(draft);
+        self.grow(self.missing_blocks(entry.tokens.len(), block_size), pool);
+        entry.blocks = Arc::clone(&self.table);
+    }
+
+    /// Notes that an entry ran: positions up to `end`, which have their tokens by now, are in the cache. A draft's positions
+    /// behind them hold what is not the sequence's; they are computed over.
     pub(crate) fn advance(&mut self, end: usize) {
         self.computed = end;
+    }
+
+    /// Lets whoever proposed the sequence's last `count` tokens learn from them.
+    pub(crate) fn judge(&mut self, count: usize) {
+        if let Some(speculator) = &mut self.speculator {
+            speculator.judge(&self.tokens[self.tokens.len() - count..]);
+        }
     }
 
     /// Appends a sampled token; says how the sequence ended if this was the last one.

@@ -40,10 +40,20 @@ pub struct PlanEntry {
     /// Position of the first token; everything before it is in the cache. 0 again after a preemption: the sequence then
     /// computes its prompt and what it generated so far anew, in other blocks.
     pub start: usize,
-    /// The tokens to compute, at positions `start..start + tokens.len()`. Never empty.
+    /// The tokens to compute, at positions `start..start + tokens.len()`. Never empty; the first is no draft.
     pub tokens: Vec<TokenId>,
+    /// So many of the last tokens are a draft: guesses of what will be sampled after the token before them.
+    pub draft: usize,
     /// The sequence's block table: position `p` lies in `blocks[p / block_size]`. Covers every token of this entry.
     pub blocks: Arc<[BlockId]>,
-    /// Whether the last token's logits are sampled (false while a prompt is only partly computed).
+    /// Whether the last known token's logits are sampled (false while a prompt is only partly computed). While a sample is
+    /// what the draft says, the logits of that draft token are sampled, too.
     pub samples: bool,
+}
+
+impl PlanEntry {
+    /// The tokens that may turn out wrong.
+    pub fn draft_tokens(&self) -> &[TokenId] {
+        &self.tokens[self.tokens.len() - self.draft..]
+    }
 }

@@ -4,12 +4,12 @@ use kimi_tokens::TokenId;
 
 use crate::SequenceId;
 
-/// What the sampler made of one plan entry.
+/// What the sampler made of one row of a plan entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The entry's sequence.
     pub sequence: SequenceId,
-    /// Its next token; `None` when no token could be drawn, which ends this sequence and no other.
+    /// Its next token; `None` when no token could be drawn, which ends this sequence and no other and is its last sample.
     pub token: Option<TokenId>,
 }
 

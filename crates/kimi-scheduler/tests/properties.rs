@@ -1,13 +1,14 @@
 //! Scheduling never changes text, loses no block, always makes progress and admits in order: for any sizes and any load.
 //!
-//! The cache is tiny, blocks hold 1 to 4 positions and there are three tokens, so that sequences collide all the time.
+//! The cache is tiny, blocks hold 1 to 8 positions and there are three tokens, so that sequences collide all the time.
+//! Drafts of any length are made for some, and are right for some.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kimi_scheduler::{
     CacheScope, FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
-    SequenceRequest, SequenceUpdate, Standing, StepPlan, Tenant,
+    SequenceRequest, SequenceUpdate, Speculation, Standing, StepPlan, Tenant,
 };
 use kimi_tokens::TokenId;
 use proptest::prelude::*;
@@ -48,10 +49,12 @@ enum Fate {
 /// How a request ended: its text, and its `Finished` unless it failed.
 type Answer = (Vec<TokenId>, Option<Finished>);
 
-/// The "model": the next token depends on the request and on every token before it.
+/// The "model": the next token depends on the request and on every token before it. Some requests see the last two tokens
+/// only, so that they repeat themselves, which is what drafts are made for.
 fn next_token(id: u64, tokens: &[TokenId]) -> TokenId {
     let mut hasher = DefaultHasher::new();
-    (id, tokens).hash(&mut hasher);
+    let seen = if id.is_multiple_of(3) { tokens } else { &tokens[tokens.len().saturating_sub(2)..] };
+    (id, seen).hash(&mut hasher);
     (hasher.finish() % 3) as TokenId
 }
 
@@ -118,13 +121,20 @@ impl ShadowCache {
             for (position, token) in (entry.start..end).zip(&entry.tokens) {
                 self.slots[slot(position)] = *token;
             }
-            if entry.samples {
-                let seen: Vec<TokenId> = (0..end).map(|position| self.slots[slot(position)]).collect();
-                let generated = texts.get(&entry.sequence.0).map_or(0, Vec::len);
-                let fails =
-                    matches!(requests[entry.sequence.0 as usize].fate, Fate::Fails { at } if at == generated);
+            if !entry.samples {
+                continue;
+            }
+            let generated = texts.get(&entry.sequence.0).map_or(0, Vec::len);
+            for row in 0..=entry.draft {
+                let known = end - entry.draft + row;
+                let seen: Vec<TokenId> = (0..known).map(|position| self.slots[slot(position)]).collect();
+                let fate = requests[entry.sequence.0 as usize].fate;
+                let fails = matches!(fate, Fate::Fails { at } if at == generated + row);
                 let token = (!fails).then(|| next_token(entry.sequence.0, &seen));
                 samples.push(Sample { sequence: entry.sequence, token });
+                if token != entry.draft_tokens().get(row).copied() {
+                    break;
+                }
             }
         }
         samples
@@ -176,8 +186,9 @@ fn cancel_due(scheduler: &mut Scheduler, requests: &[Request], now: usize, flyin
 }
 
 /// Runs a load to its end. `requests` are in the order of arrival.
-fn run(config: SchedulerConfig, requests: &[Request], step_limit: usize) -> Record {
+fn run(config: SchedulerConfig, row_cost: f64, requests: &[Request], step_limit: usize) -> Record {
     let mut scheduler = Scheduler::new(config);
+    scheduler.set_row_cost(row_cost);
     let mut cache = ShadowCache {
         block_size: config.block_size,
         slots: vec![TokenId::MAX; config.block_size * config.block_count],
@@ -234,19 +245,39 @@ fn scheduler_state_is_sound(scheduler: &Scheduler, plan: &StepPlan, config: Sche
     let tokens: usize = plan.entries.iter().map(|entry| entry.tokens.len()).sum();
     assert!(tokens <= config.max_batch_tokens, "the plan breaks the token budget");
     assert!(plan.entries.len() <= config.max_sequences, "the plan has too many sequences");
-    assert!(plan.entries.iter().all(|entry| !entry.tokens.is_empty()), "an entry computes nothing");
+    assert!(plan.entries.iter().all(|entry| entry.tokens.len() > entry.draft), "an entry computes nothing");
+    if plan.entries.iter().any(|entry| entry.draft > 0) {
+        let Speculation { max_draft, max_rows, .. } =
+            config.speculation.expect("drafts only with speculation");
+        assert!(tokens <= max_rows && plan.entries.iter().all(|entry| entry.draft <= max_draft), "{plan:?}");
+        assert!(plan.entries.iter().all(|entry| entry.samples || entry.draft == 0), "{plan:?}");
+    }
 }
 
 fn any_config() -> impl Strategy<Value = SchedulerConfig> {
-    (1..=4_usize, 2..=12_usize, 1..=9_usize, 1..=5_usize, 2..=24_usize).prop_map(
-        |(block_size, block_count, max_batch_tokens, max_sequences, max_context)| SchedulerConfig {
-            block_size,
-            block_count,
-            max_batch_tokens,
-            max_sequences,
-            max_context,
+    let speculation = (0..=5_usize, 0..=12_usize).prop_map(|(max_draft, max_rows)| Speculation {
+        max_draft,
+        max_rows,
+        eager: false,
+    });
+    let sizes = (1..=8_usize, 2..=12_usize, 1..=9_usize, 1..=5_usize, 2..=24_usize);
+    (sizes, prop::option::weighted(0.8, speculation)).prop_map(
+        |((block_size, block_count, max_batch_tokens, max_sequences, max_context), speculation)| {
+            SchedulerConfig {
+                block_size,
+                block_count,
+                max_batch_tokens,
+                max_sequences,
+                max_context,
+                speculation,
+            }
         },
     )
+}
+
+/// Mostly such that every proposal is tried.
+fn any_row_cost() -> impl Strategy<Value = f64> {
+    prop_oneof![3 => Just(0.0), 1 => 0.0..0.3, 1 => 0.0..1.0]
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -298,8 +329,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_load_gets_the_text_it_would_get_alone(config in any_config(), requests in any_load()) {
-        let record = run(config, &requests, step_limit(config, &requests));
+    fn any_load_gets_the_text_it_would_get_alone(
+        config in any_config(), row_cost in any_row_cost(), requests in any_load(),
+    ) {
+        let record = run(config, row_cost, &requests, step_limit(config, &requests));
 
         let standing = |id: &SequenceId| requests[id.0 as usize].standing;
         for first in &record.admitted {
@@ -342,6 +375,7 @@ fn rejections_name_the_limit() {
         max_batch_tokens: 8,
         max_sequences: 1,
         max_context: 100,
+        speculation: None,
     };
     let mut scheduler = Scheduler::new(config);
     let prompt = |tokens| SequenceRequest { tokens, ..SequenceRequest::default() };

@@ -1,8 +1,8 @@
 //! Plans written out, for the cases a reader asks about.
 
 use kimi_scheduler::{
-    CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequenceRequest, Standing, StepPlan,
-    Tenant,
+    CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequenceRequest, Speculation,
+    Standing, StepPlan, Tenant,
 };
 
 fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
@@ -12,6 +12,7 @@ fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
         max_batch_tokens,
         max_sequences: 4,
         max_context: 64,
+        speculation: None,
     })
 }
 
@@ -31,12 +32,15 @@ fn add_scoped(scheduler: &mut Scheduler, id: u64, prompt_tokens: u32, max_tokens
     scheduler.add(SequenceId(id), request).expect("the prompt fits");
 }
 
-/// One step in which every sample is token 9. Each entry as `id start..end (blocks)`, `*` when it samples; then `-id` for
-/// each retired sequence.
+/// One step in which every sample is token 9. Each entry as `id start..end (blocks)`, `*` when it samples and `?n` when it
+/// drafts `n` tokens; then `-id` for each retired sequence.
 fn step(scheduler: &mut Scheduler) -> String {
     let plan = scheduler.plan_step();
-    let samples = plan.entries.iter().filter(|entry| entry.samples);
-    let samples: Vec<_> = samples.map(|entry| Sample { sequence: entry.sequence, token: Some(9) }).collect();
+    let samples = plan.entries.iter().filter(|entry| entry.samples).flat_map(|entry| {
+        let right = entry.draft_tokens().iter().take_while(|token| **token == 9).count();
+        std::iter::repeat_n(Sample { sequence: entry.sequence, token: Some(9) }, right + 1)
+    });
+    let samples: Vec<_> = samples.collect();
     if !plan.entries.is_empty() {
         scheduler.commit(&plan, &samples);
     }
@@ -48,7 +52,8 @@ fn describe(plan: &StepPlan) -> String {
     let entries = plan.entries.iter().map(|entry| {
         let end = entry.start + entry.tokens.len();
         let star = if entry.samples { "*" } else { "" };
-        format!("{} {}..{end}{star} ({})", entry.sequence.0, entry.start, entry.blocks.len())
+        let draft = if entry.draft > 0 { format!("?{}", entry.draft) } else { String::new() };
+        format!("{} {}..{end}{star}{draft} ({})", entry.sequence.0, entry.start, entry.blocks.len())
     });
     let retired = plan.retired.iter().map(|id| format!("-{}", id.0));
     entries.chain(retired).collect::<Vec<_>>().join(", ")
@@ -217,6 +222,7 @@ fn a_flood_of_one_tenant_does_not_hold_up_another() {
         max_batch_tokens: 8,
         max_sequences: 1,
         max_context: 64,
+        speculation: None,
     });
     for (id, tenant) in [1, 1, 1, 1, 2, 2, 2, 3].into_iter().enumerate() {
         add_standing(&mut scheduler, id as u64, tenant, 0);
@@ -241,4 +247,84 @@ fn the_urgent_take_the_place_of_the_patient() {
     assert_eq!(step(&mut scheduler), "2 4..5* (3), -0");
     assert_eq!(step(&mut scheduler), "1 0..5* (3), -2");
     assert_eq!(scheduler.load().preemptions, 1);
+}
+
+/// One sequence that says 9 for ever, at a price of a row, in a cache of 16 blocks of 2.
+fn repeating(max_rows: usize, row_cost: f64) -> Scheduler {
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        block_size: 2,
+        block_count: 16,
+        max_batch_tokens: 64,
+        max_sequences: 4,
+        max_context: 64,
+        speculation: Some(Speculation { max_draft: 3, max_rows, eager: false }),
+    });
+    scheduler.set_row_cost(row_cost);
+    add(&mut scheduler, 0, 3, 12);
+    scheduler
+}
+
+#[test]
+fn a_repetition_is_drafted_up_to_the_last_token_but_one() {
+    let mut scheduler = repeating(16, 0.0);
+    assert_eq!(step(&mut scheduler), "0 0..3* (2)");
+    assert_eq!(step(&mut scheduler), "0 3..4* (2)");
+    assert_eq!(step(&mut scheduler), "0 4..5* (3)", "9 9 was never followed by anything");
+    assert_eq!(step(&mut scheduler), "0 5..9*?3 (5)", "it was once; the rest goes on in circles");
+    assert_eq!(step(&mut scheduler), "0 9..13*?3 (7)");
+    assert_eq!(step(&mut scheduler), "0 13..14* (7)", "the twelfth and last token follows");
+    let load = scheduler.load();
+    assert_eq!((load.drafts, load.draft_tokens, load.accepted_tokens), (2, 6, 6));
+    assert_eq!((load.blocks_used, load.blocks_free), (0, 16));
+}
+
+#[test]
+fn a_wrong_draft_is_computed_over_and_not_shared() {
+    let mut scheduler = repeating(16, 0.0);
+    let request = SequenceRequest {
+        tokens: &[9, 9, 5, 6, 9, 9],
+        limits: Limits { max_tokens: 5, stop_tokens: vec![] },
+        scope: Some(CacheScope([1; 32])),
+        ..SequenceRequest::default()
+    };
+    scheduler.cancel(SequenceId(0));
+    scheduler.add(SequenceId(1), request).expect("the prompt fits");
+    assert_eq!(step(&mut scheduler), "1 0..9*?3 (5)", "5 6 9 is drafted, all wrong");
+    assert_eq!(scheduler.load().accepted_tokens, 0);
+    assert_eq!(step(&mut scheduler), "1 6..10*?3 (5)", "9 was sampled; what followed 9 9 last is now 9");
+    assert_eq!(scheduler.load().accepted_tokens, 3);
+    let wrong = SequenceRequest {
+        tokens: &[9, 9, 5, 6, 9, 9, 5, 6, 9],
+        scope: Some(CacheScope([1; 32])),
+        ..SequenceRequest::default()
+    };
+    scheduler.add(SequenceId(3), wrong).expect("the prompt fits");
+    assert_eq!(step(&mut scheduler), "3 6..9* (5), -1", "what was drafted after the prompt is not found");
+}
+
+#[test]
+fn drafts_take_only_what_is_left() {
+    let mut scheduler = repeating(4, 0.0);
+    add(&mut scheduler, 1, 2, 12);
+    for _ in 0..3 {
+        step(&mut scheduler);
+    }
+    assert_eq!(step(&mut scheduler), "0 5..8*?2 (4), 1 4..5* (3)", "four rows, in order");
+    add(&mut scheduler, 2, 8, 12);
+    assert_eq!(
+        step(&mut scheduler),
+        "0 8..9* (5), 1 5..6* (3), 2 0..8* (4)",
+        "more than four without drafts"
+    );
+    add(&mut scheduler, 3, 8, 12);
+    assert_eq!(step(&mut scheduler), "0 9..10* (5), 1 6..8*?1 (4), 2 8..9* (5)", "3 waits: no new blocks");
+}
+
+#[test]
+fn what_costs_a_whole_step_is_not_tried() {
+    let mut scheduler = repeating(16, 1.0);
+    while scheduler.load().running + scheduler.load().waiting > 0 {
+        step(&mut scheduler);
+    }
+    assert_eq!(scheduler.load().drafts, 0);
 }

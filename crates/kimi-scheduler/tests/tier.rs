@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kimi_scheduler::{
     BlockKey, CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequenceRequest,
-    SequenceUpdate, Standing, StepPlan, TierContents, TierReport,
+    SequenceUpdate, Speculation, Standing, StepPlan, TierContents, TierReport,
 };
 use kimi_tokens::TokenId;
 use proptest::prelude::*;
@@ -178,23 +178,34 @@ fn compute(
         assert_eq!(cached, text[..entry.start], "a block holds something else than the prefix");
         let end = entry.start + entry.tokens.len();
         (entry.start..end).zip(&entry.tokens).for_each(|(position, token)| slots[slot(position)] = *token);
-        if entry.samples {
-            let seen: Vec<_> = (0..end).map(|position| slots[slot(position)]).collect();
+        for row in 0..if entry.samples { entry.draft + 1 } else { 0 } {
+            let known = end - entry.draft + row;
+            let seen: Vec<_> = (0..known).map(|position| slots[slot(position)]).collect();
             let token = (!request.fails).then(|| next_token(&seen));
             samples.push(Sample { sequence: entry.sequence, token });
+            if token != entry.draft_tokens().get(row).copied() {
+                break;
+            }
         }
     }
     samples
 }
 
 fn any_config() -> impl Strategy<Value = SchedulerConfig> {
-    (1..=8_usize, 2..=12_usize, 1..=12_usize, 1..=4_usize).prop_map(
-        |(block_size, block_count, max_batch_tokens, max_sequences)| SchedulerConfig {
+    let speculation = (1..=5_usize, any::<bool>()).prop_map(|(max_draft, eager)| Speculation {
+        max_draft,
+        max_rows: 12,
+        eager,
+    });
+    let sizes = (1..=8_usize, 2..=12_usize, 1..=12_usize, 1..=4_usize);
+    (sizes, prop::option::of(speculation)).prop_map(
+        |((block_size, block_count, max_batch_tokens, max_sequences), speculation)| SchedulerConfig {
             block_size,
             block_count,
             max_batch_tokens,
             max_sequences,
             max_context: 40,
+            speculation,
         },
     )
 }
@@ -260,7 +271,14 @@ proptest! {
 
 /// A cache of 8 blocks of 2 and a store that keeps everything.
 fn small() -> SchedulerConfig {
-    SchedulerConfig { block_size: 2, block_count: 8, max_batch_tokens: 4, max_sequences: 4, max_context: 40 }
+    SchedulerConfig {
+        block_size: 2,
+        block_count: 8,
+        max_batch_tokens: 4,
+        max_sequences: 4,
+        max_context: 40,
+        speculation: None,
+    }
 }
 
 fn asks(arrival: usize, token: TokenId) -> Request {

@@ -9,9 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use kimi_api::{ChatMessage, Role};
 use kimi_chat::{Conversation, Markers, Vocabulary};
-use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig};
+use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig, Speculation};
 use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
-use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig};
+use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
 
 /// Positions in one cache block.
 pub(crate) const BLOCK_SIZE: usize = 16;
+
+/// Drafts are short enough for a step whose numbers, to the last bit, are those of steps without drafts.
+const SPECULATION: Speculation = Speculation { max_draft: 8, max_rows: UNIFORM_ROWS, eager: false };
 
 /// A model that answers.
 pub(crate) struct Loaded {
@@ -127,6 +130,7 @@ pub(crate) fn load(
         max_batch_tokens: engine.max_batch_tokens.get(),
         max_sequences,
         max_context,
+        speculation: (!engine.no_speculation).then_some(SPECULATION),
     };
     let config = EngineConfig { scheduler, max_waiting: engine.queue };
     let (engine, thread) = kimi_engine::start(config, Box::new(runner));

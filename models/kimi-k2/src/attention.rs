@@ -16,7 +16,7 @@ use crate::{
 
 /// Spans up to this many rows use the absorbed form. For K2.6 both take the same number of multiplications at 170
 /// rows; the expanded form's are matrix products, several times faster each.
-const ABSORBED_ROWS: usize = 16;
+pub(crate) const ABSORBED_ROWS: usize = 16;
 
 /// Which form of attention is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,13 @@ pub struct Batch {
     pub sample_rows: Vec<u32>,
 }
 
+/// Up to this many rows, all spans together, each row of a batch gets the logits that it would get alone, to the last bit:
+/// products are made row by row and attention in its absorbed form. Larger batches differ in the rounding.
+pub const UNIFORM_ROWS: usize = {
+    let (products, attention) = (kimi_kernels::FEW_ROWS, crate::attention::ABSORBED_ROWS);
+    if products < attention { products } else { attention }
+};
+
 /// One sequence's share of a batch.
 #[derive(Clone, Debug)]
 pub struct SequenceSpan {

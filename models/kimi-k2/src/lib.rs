@@ -19,7 +19,7 @@ pub mod tensor_names;
 mod weights;
 
 pub use attention::AttentionForm;
-pub use batch::{Batch, SequenceSpan};
+pub use batch::{Batch, SequenceSpan, UNIFORM_ROWS};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, Part, PartSize, inspect};

@@ -110,6 +110,7 @@ impl Setup {
             max_batch_tokens: 512,
             max_sequences: self.max_sequences,
             max_context: self.max_context,
+            speculation: None,
         };
         let engine_config = EngineConfig { scheduler, max_waiting: self.max_waiting };
         let (engine, _thread) = kimi_engine::start(engine_config, Box::new(self.runner));

@@ -269,6 +269,7 @@ async fn a_server_that_is_not_ready_says_so_as_described() {
         max_batch_tokens: 64,
         max_sequences: 4,
         max_context: 1024,
+        speculation: None,
     };
     let runner = Box::new(saying("ok"));
     let (engine, _thread) = kimi_engine::start(EngineConfig { scheduler, max_waiting: 4 }, runner);

@@ -21,6 +21,7 @@ async fn the_listener_is_open_before_the_model_is_loaded() {
         max_batch_tokens: 64,
         max_sequences: 4,
         max_context: 1024,
+        speculation: None,
     };
     let runner = saying("</think>ok<|im_end|>");
     let (engine, _thread) = kimi_engine::start(EngineConfig { scheduler, max_waiting: 4 }, Box::new(runner));
