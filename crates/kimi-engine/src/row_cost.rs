@@ -1,11 +1,11 @@
 //! What a row costs, measured: so that drafts are made where they pay, on whatever machine this is.
 
-/// The share of the past in the sums: some two hundred steps count.
-const MEMORY: f64 = 0.995;
+/// The share of the past in the sums: some hundred steps count.
+const MEMORY: f64 = 0.99;
 /// How many rows' worth of spread the assumption weighs that a row costs half a step.
 const PRIOR_SPREAD: f64 = 4.0;
 /// A step that took this many times as long as expected was held up by something else.
-const HELD_UP: f64 = 3.0;
+const HELD_UP: f64 = 2.0;
 
 /// A straight line through the durations of the latest small steps over their numbers of rows.
 ///

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kimi_engine::{
     Constraint, EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner,
-    FinishReason, Finished, GenerateRequest, GenerationStream, ModelRunner, RunnerError, Sampling,
-    SchedulerConfig, Standing, StepBatch, StepOutput, SubmitError, TokenEvent, start,
+    FinishReason, Finished, GenerateRequest, GenerationStream, ModelRunner, NewSequence, RunnerError,
+    Sampling, SchedulerConfig, Speculation, Standing, StepBatch, StepOutput, SubmitError, TokenEvent, start,
 };
 use kimi_tokens::{EncodedPrompt, TokenId};
 
@@ -122,6 +122,34 @@ fn sixteen_streams_say_what_each_says_alone() {
     let got: Vec<_> = streams.iter_mut().map(read).collect();
     assert_eq!(got, expected);
     assert!(shared.load().preemptions > 0, "the cache was meant to be too small for all of them");
+}
+
+#[test]
+fn drafts_change_neither_tokens_nor_ends() {
+    let speculation = Some(Speculation { max_draft: 5, max_rows: 16, eager: true });
+    let drafting = EngineConfig { scheduler: SchedulerConfig { speculation, ..CONFIG.scheduler }, ..CONFIG };
+    let answer = |new: &NewSequence| {
+        let seed = new.sampling.seed as u32;
+        // Says the same again and again, now and then something else; some stop, and one fails on the way.
+        let tokens = (1..90).map(|index| 1 + (index % (2 + seed % 5)) + 7 * u32::from(index % 13 == seed));
+        tokens.chain([0]).collect()
+    };
+    let runner = || FakeRunner::answering(answer).with_non_finite(3, 17);
+    let read_all = |engine: EngineHandle, gate: Gate| {
+        let streams: Vec<_> =
+            (0..12).map(|seed| engine.generate(request(seed, 80 + seed as usize)).unwrap()).collect();
+        drop(gate);
+        let texts: Vec<_> = streams.into_iter().map(|mut stream| read(&mut stream)).collect();
+        (texts, engine)
+    };
+    let (plain, _thread, gate) = gated(CONFIG, runner());
+    let (expected, _) = read_all(plain, gate);
+    let (drafting, _thread, gate) = gated(drafting, runner());
+    let (got, drafting) = read_all(drafting, gate);
+    assert_eq!(got, expected);
+    let load = drafting.load();
+    assert!(load.accepted_tokens > 100 && load.accepted_tokens < load.draft_tokens, "{load:?}");
+    eventually("all blocks are free", || drafting.load().blocks_used == 0);
 }
 
 #[test]

@@ -5,10 +5,13 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use kimi_engine::{Constraint, EngineConfig, GenerateRequest, Sampling, SchedulerConfig};
+use kimi_engine::{
+    Constraint, EngineConfig, EngineHandle, EngineThread, GenerateRequest, Sampling, SchedulerConfig,
+    Speculation, TokenEvent,
+};
 use kimi_k2::{Batch, Checkpoint, CheckpointFiles, KimiModel, KvPool, SequenceSpan};
-use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig};
-use kimi_tokens::EncodedPrompt;
+use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_tokens::{EncodedPrompt, TokenId};
 
 const BLOCK_SIZE: usize = 16;
 const PROMPT: usize = 32;
@@ -45,9 +48,12 @@ fn model_step(streams: usize) -> f64 {
     start.elapsed().as_secs_f64() * 1e3 / ANSWER as f64
 }
 
-/// Milliseconds of one step when the engine drives it.
-fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
-    let max_context = PROMPT + ANSWER;
+/// An engine over kimi-nano for so many streams.
+fn engine(
+    streams: usize,
+    max_context: usize,
+    speculation: Option<Speculation>,
+) -> (EngineHandle, EngineThread) {
     let config = RunnerConfig {
         block_size: BLOCK_SIZE,
         max_context,
@@ -62,23 +68,31 @@ fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
         max_batch_tokens: 4096,
         max_sequences: streams,
         max_context,
-        speculation: None,
+        speculation,
     };
-    let (engine, _thread) =
-        kimi_engine::start(EngineConfig { scheduler, max_waiting: streams }, Box::new(runner));
+    kimi_engine::start(EngineConfig { scheduler, max_waiting: streams }, Box::new(runner))
+}
+
+fn request(prompt: Vec<TokenId>, sampling: Sampling, max_tokens: usize) -> GenerateRequest {
+    GenerateRequest {
+        prompt: EncodedPrompt { tokens: prompt },
+        sampling,
+        max_tokens,
+        stop_tokens: vec![],
+        logprobs: None,
+        constraint: Constraint::default(),
+        cache_scope: None,
+        standing: kimi_engine::Standing::default(),
+    }
+}
+
+/// Milliseconds of one step when the engine drives it.
+fn engine_step(streams: usize, sampling: &Sampling) -> f64 {
+    let (engine, _thread) = engine(streams, PROMPT + ANSWER, None);
     let streams: Vec<_> = (0..streams)
         .map(|stream| {
-            let request = GenerateRequest {
-                prompt: EncodedPrompt { tokens: vec![stream as u32 + 5; PROMPT] },
-                sampling: Sampling { seed: stream as u64, ..sampling.clone() },
-                max_tokens: ANSWER,
-                stop_tokens: vec![],
-                logprobs: None,
-                constraint: Constraint::default(),
-                cache_scope: None,
-                standing: kimi_engine::Standing::default(),
-            };
-            engine.generate(request).unwrap()
+            let sampling = Sampling { seed: stream as u64, ..sampling.clone() };
+            engine.generate(request(vec![stream as u32 + 5; PROMPT], sampling, ANSWER)).unwrap()
         })
         .collect();
     let mut start = None;
@@ -101,6 +115,92 @@ fn step_speed() {
         println!(
             "{streams:7}  {model:8.3}  {greedy:16.3}  {sampled:15.3}  {:6.0}",
             streams as f64 / greedy * 1e3
+        );
+    }
+}
+
+/// Seconds that processors worked for this process. On a busy machine they say more than the clock.
+fn processor_seconds() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let nanoseconds = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        stat.split(' ').next().unwrap().parse::<f64>().unwrap()
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
+/// Seconds from the first token to the last of streams that begin together, by the clock and of processors, and their
+/// tokens.
+fn decode(engine: &EngineHandle, requests: Vec<GenerateRequest>) -> ([f64; 2], Vec<TokenId>) {
+    let streams: Vec<_> = requests.into_iter().map(|request| engine.generate(request).unwrap()).collect();
+    let (mut start, mut tokens) = (None, Vec::new());
+    for mut stream in streams {
+        while let Some(event) = stream.blocking_next() {
+            start.get_or_insert_with(|| (Instant::now(), processor_seconds()));
+            if let TokenEvent::Token(token) = event {
+                tokens.push(token.id);
+            }
+        }
+    }
+    let (clock, processors) = start.unwrap();
+    ([clock.elapsed().as_secs_f64(), processor_seconds() - processors], tokens)
+}
+
+/// Median, first and last quartile.
+fn quartiles(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let [low, median, high] = [1, 2, 3].map(|quarter| values[values.len() * quarter / 4]);
+    format!("{median:.2} ({low:.2} to {high:.2})")
+}
+
+/// The time of answers with and without speculation, turn and turn about, as ratios. Linux only.
+///
+/// `cargo test --release -p kimi-runner --test nano_speed -- --ignored --nocapture speculation_speed`
+#[test]
+#[ignore = "prints timings; run it alone"]
+fn speculation_speed() {
+    const ROUNDS: u64 = 15;
+    let speculation = Speculation { max_draft: 8, max_rows: UNIFORM_ROWS, eager: false };
+    let sampled = |temperature| Sampling { temperature, ..Sampling::greedy() };
+    // What an answer without an end becomes: greedy, kimi-nano soon repeats itself; hot, it says random tokens.
+    let cases = [
+        ("repeats itself", sampled(0.0), 64, 1),
+        ("repeats itself, 4 streams", sampled(0.0), 64, 4),
+        ("repeats itself, long prompt", sampled(0.0), 2000, 1),
+        ("in between", sampled(1.0), 64, 1),
+        ("random", sampled(5.0), 64, 1),
+        ("random, 4 streams", sampled(5.0), 64, 4),
+        ("random, long prompt", sampled(5.0), 2000, 1),
+    ];
+    println!("answer                       plain/drafts: clock  processors           drafted  accepted  of");
+    for (name, sampling, prompt, streams) in cases {
+        let (plain, _one) = engine(streams, 4096, None);
+        let (drafting, _other) = engine(streams, 4096, Some(speculation));
+        let mut ratios = [Vec::new(), Vec::new()];
+        for seed in 0..ROUNDS {
+            let requests = || {
+                let requests = (0..streams as u64).map(|stream| {
+                    let noise = |i: u64| ((i * i * 7919 + seed * 104_729 + stream * 1299) % 1700) as u32;
+                    let sampling = Sampling { seed: seed * 8 + stream, ..sampling.clone() };
+                    request((0..prompt).map(noise).collect(), sampling, 300)
+                });
+                requests.collect()
+            };
+            let engines = if seed % 2 == 0 { [&plain, &drafting] } else { [&drafting, &plain] };
+            let mut times = engines.map(|engine| decode(engine, requests()));
+            if seed % 2 == 1 {
+                times.reverse();
+            }
+            assert_eq!(times[0].1, times[1].1, "drafts change no text");
+            (0..2).for_each(|clock| ratios[clock].push(times[0].0[clock] / times[1].0[clock]));
+        }
+        let [clock, processors] = ratios.map(quartiles);
+        let load = drafting.load();
+        println!(
+            "{name:28} {clock:20} {processors:20} {:7}  {:8}  {}",
+            load.draft_tokens,
+            load.accepted_tokens,
+            ROUNDS * streams as u64 * 300
         );
     }
 }
