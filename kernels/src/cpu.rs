@@ -91,10 +91,11 @@ impl<'a> RowsMut<'a> {
     }
 }
 
-/// Numbers of a latent cache, in either of its formats.
+/// Numbers of a latent cache, in any of its formats.
 pub(crate) enum CacheNumbers<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    Fp8(&'a [u8]),
 }
 
 impl<'a> CacheNumbers<'a> {
@@ -105,7 +106,8 @@ impl<'a> CacheNumbers<'a> {
         match storage {
             CpuStorage::F32(data) => Ok(Self::F32(&data[start..end])),
             CpuStorage::BF16(data) => Ok(Self::Bf16(&data[start..end])),
-            _ => bail!("{op}: the cache must be f32 or bf16"),
+            CpuStorage::U8(data) => Ok(Self::Fp8(&data[start..end])),
+            _ => bail!("{op}: the cache must be f32, bf16 or 8 bits"),
         }
     }
 }

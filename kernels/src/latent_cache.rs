@@ -1,15 +1,18 @@
 //! The paged cache of multi-head latent attention: for each token the normalized latent, then the rotated key part.
 //!
-//! A cache tensor is `[blocks, block_size, latent + rope]`, f32 or bf16. A sequence's position `p` lies in slot
-//! `p % block_size` of block `block_table[p / block_size]`.
+//! A cache tensor is `[blocks, block_size, latent + rope]`, f32 or bf16, or `[blocks, block_size, bytes]` of u8, where a
+//! token's bytes are those of `latent_fp8.rs`. A sequence's position `p` lies in slot `p % block_size` of block
+//! `block_table[p / block_size]`.
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 use half::bf16;
 
 use crate::{
+    MlaShape,
     cpu::{CacheNumbers, RowsRef, expect_size},
+    latent_fp8::Fp8Entry,
     vectorized::vectorized,
 };
 
@@ -31,8 +34,13 @@ impl PagedSpan<'_> {
     }
 }
 
+/// Bytes of a token in a cache of 8 bits: what the last dimension of its tensor must be.
+pub const fn fp8_entry_bytes(latent: usize, rope: usize) -> usize {
+    Fp8Entry::new(latent, rope).bytes()
+}
+
 /// Stores `latent[t]` and `k_pe[t]` in the slots of the spans' tokens, in row order. `latent` is f32 `[tokens, latent]`,
-/// `k_pe` f32 `[tokens, rope]`, `cache` `[blocks, block_size, latent + rope]`.
+/// `k_pe` f32 `[tokens, rope]`, `cache` as above.
 ///
 /// # Errors
 /// When the spans do not cover the rows exactly or a block table is too short or names a block that does not exist.
@@ -48,7 +56,10 @@ pub fn write_latents_reference(
     cache: &Tensor,
 ) -> Result<Tensor> {
     let block_size = cache.dim(1)?;
-    let entries = Tensor::cat(&[latent, k_pe], 1)?.to_dtype(cache.dtype())?; // [tokens, latent + rope]
+    let entries = match cache.dtype() {
+        DType::U8 => fp8_entries_reference(latent, k_pe)?, // [tokens, bytes]
+        dtype => Tensor::cat(&[latent, k_pe], 1)?.to_dtype(dtype)?, // [tokens, latent + rope]
+    };
     let positions =
         spans.iter().flat_map(|span| (span.start..span.context()).map(move |position| (span, position)));
     let mut cache = cache.copy()?;
@@ -60,9 +71,24 @@ pub fn write_latents_reference(
     Ok(cache)
 }
 
+fn fp8_entries_reference(latent: &Tensor, k_pe: &Tensor) -> Result<Tensor> {
+    let entry = Fp8Entry::new(latent.dim(1)?, k_pe.dim(1)?);
+    let rows = latent.to_vec2::<f32>()?.into_iter().zip(k_pe.to_vec2::<f32>()?);
+    let mut bytes = vec![0; latent.dim(0)? * entry.bytes()];
+    for ((latent, k_pe), out) in rows.zip(bytes.chunks_exact_mut(entry.bytes())) {
+        entry.encode_reference(&latent, &k_pe, out);
+    }
+    Tensor::from_vec(bytes, (latent.dim(0)?, entry.bytes()), latent.device())
+}
+
 /// The cached entries of positions `0..len` as f32 `[len, latent + rope]`, by candle's `index_select`.
 /// A step of the attention references.
-pub fn read_latents_reference(cache: &Tensor, block_table: &[u32], len: usize) -> Result<Tensor> {
+pub fn read_latents_reference(
+    cache: &Tensor,
+    block_table: &[u32],
+    len: usize,
+    shape: MlaShape,
+) -> Result<Tensor> {
     let block_size = cache.dim(1)?;
     let slots: Vec<u32> = (0..len)
         .map(|position| {
@@ -70,7 +96,13 @@ pub fn read_latents_reference(cache: &Tensor, block_table: &[u32], len: usize) -
         })
         .collect();
     let entries = cache.flatten(0, 1)?.index_select(&Tensor::new(slots, cache.device())?, 0)?;
-    entries.to_dtype(candle_core::DType::F32)
+    if entries.dtype() != DType::U8 {
+        return entries.to_dtype(DType::F32);
+    }
+    let entry = Fp8Entry::new(shape.latent, shape.rope);
+    let numbers: Vec<f32> =
+        entries.to_vec2::<u8>()?.iter().flat_map(|bytes| entry.decode_reference(bytes)).collect();
+    Tensor::from_vec(numbers, (len, shape.latent + shape.rope), cache.device())
 }
 
 /// Shape of a cache tensor.
@@ -78,6 +110,7 @@ pub fn read_latents_reference(cache: &Tensor, block_table: &[u32], len: usize) -
 struct CacheShape {
     blocks: usize,
     block_size: usize,
+    /// Numbers of an entry as they are stored: bytes in a cache of 8 bits.
     width: usize,
 }
 
@@ -113,16 +146,21 @@ impl CacheShape {
 pub(crate) struct LatentCache<'a> {
     numbers: CacheNumbers<'a>,
     shape: CacheShape,
+    latent: usize,
+    rope: usize,
 }
 
 impl<'a> LatentCache<'a> {
-    pub(crate) fn new(op: &str, cache: (&'a CpuStorage, &Layout)) -> Result<Self> {
-        Ok(Self { shape: CacheShape::new(op, cache.1)?, numbers: CacheNumbers::new(op, cache)? })
+    pub(crate) fn new(op: &str, cache: (&'a CpuStorage, &Layout), mla: MlaShape) -> Result<Self> {
+        let MlaShape { latent, rope, .. } = mla;
+        let (shape, numbers) = (CacheShape::new(op, cache.1)?, CacheNumbers::new(op, cache)?);
+        expect_size(op, "width of the cache", shape.width, stored_width(cache.0, latent, rope))?;
+        Ok(Self { numbers, shape, latent, rope })
     }
 
-    /// Numbers of one position.
+    /// Numbers of one position, once read.
     pub(crate) fn width(&self) -> usize {
-        self.shape.width
+        self.latent + self.rope
     }
 
     /// Fails unless every position that `span` needs has a block.
@@ -133,13 +171,24 @@ impl<'a> LatentCache<'a> {
     /// Copies the entries of `positions` to `out`, `[positions, width]`. The span they belong to was checked.
     pub(crate) fn read(&self, block_table: &[u32], positions: Range<usize>, out: &mut [f32]) {
         let width = self.shape.width;
-        for (position, out) in positions.zip(out.chunks_exact_mut(width)) {
+        for (position, out) in positions.zip(out.chunks_exact_mut(self.width())) {
             let start = self.shape.offset(block_table, position);
             match self.numbers {
                 CacheNumbers::F32(data) => out.copy_from_slice(&data[start..start + width]),
                 CacheNumbers::Bf16(data) => widen_bf16(&data[start..start + width], out),
+                CacheNumbers::Fp8(data) => {
+                    Fp8Entry::new(self.latent, self.rope).decode(&data[start..start + width], out);
+                }
             }
         }
+    }
+}
+
+/// What the last dimension of a cache must be.
+fn stored_width(cache: &CpuStorage, latent: usize, rope: usize) -> usize {
+    match cache {
+        CpuStorage::U8(_) => fp8_entry_bytes(latent, rope),
+        _ => latent + rope,
     }
 }
 
@@ -176,7 +225,8 @@ impl InplaceOp3 for WriteLatents<'_> {
         let rows: usize = self.spans.iter().map(|span| span.rows).sum();
         expect_size(self.name(), "rows of the latents", latent.rows, rows)?;
         expect_size(self.name(), "rows of k_pe", k_pe.rows, rows)?;
-        expect_size(self.name(), "width of the cache", shape.width, latent.width + k_pe.width)?;
+        let width = stored_width(cache, latent.width, k_pe.width);
+        expect_size(self.name(), "width of the cache", shape.width, width)?;
         let Some((start, end)) = layout.contiguous_offsets() else {
             bail!("write_latents: the cache must be contiguous");
         };
@@ -198,7 +248,12 @@ impl InplaceOp3 for WriteLatents<'_> {
                             *slot = bf16::from_f32(*number);
                         }
                     }
-                    _ => bail!("write_latents: the cache must be f32 or bf16"),
+                    CpuStorage::U8(data) => Fp8Entry::new(latent.width, k_pe.width).encode(
+                        latent.row(row),
+                        k_pe.row(row),
+                        &mut data[..end][slot],
+                    ),
+                    _ => bail!("write_latents: the cache must be f32, bf16 or 8 bits"),
                 }
                 row += 1;
             }

@@ -1,8 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+mod cache_blocks;
 mod cpu;
 mod embedding;
 mod latent_cache;
+mod latent_fp8;
 mod linear;
 mod matmul;
 mod mla;
@@ -18,9 +20,10 @@ mod vectorized;
 mod weight;
 mod weight_rows;
 
+pub use cache_blocks::{read_block, write_block};
 pub use cpu::add_assign;
 pub use embedding::embed;
-pub use latent_cache::{PagedSpan, write_latents};
+pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
 pub use linear::{FEW_ROWS, dequantize, linear};
 pub use mla::MlaShape;
 pub use mla_decode::mla_decode;

@@ -46,7 +46,7 @@ pub fn mla_reference(
 ) -> Result<Tensor> {
     let MlaShape { heads, nope, rope, value, latent, scale } = shape;
     let (rows, context) = (span.rows, span.context());
-    let entries = read_latents_reference(cache, span.block_table, context)?; // [context, latent + rope]
+    let entries = read_latents_reference(cache, span.block_table, context, shape)?; // [context, latent + rope]
     let kv = entries
         .narrow(1, 0, latent)?
         .contiguous()?
@@ -88,13 +88,12 @@ impl<'a> MlaArguments<'a> {
         spans: &[PagedSpan<'_>],
     ) -> Result<Self> {
         let q = RowsRef::new(op, q)?;
-        let cache = LatentCache::new(op, cache)?;
+        let cache = LatentCache::new(op, cache, shape)?;
         let kv_b = WeightRows::new(kv_b)?;
         let out = RowsMut::new(op, out, layout)?;
         let rows: usize = spans.iter().map(|span| span.rows).sum();
         expect_size(op, "rows of q", q.rows, rows * shape.heads)?;
         expect_size(op, "width of q", q.width, shape.nope + shape.rope)?;
-        expect_size(op, "width of the cache", cache.width(), shape.latent + shape.rope)?;
         expect_size(op, "rows of kv_b", kv_b.rows(), shape.heads * shape.kv_rows())?;
         expect_size(op, "columns of kv_b", kv_b.columns(), shape.latent)?;
         expect_size(op, "rows of the output", out.rows, rows)?;

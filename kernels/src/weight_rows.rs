@@ -154,14 +154,14 @@ fn int4_row(codes: &[u8], scales: &[u8], scale_dtype: DenseDtype, out: &mut [f32
     }
 }
 
-fn fp8_row(codes: &[u8], scales: &[u8], out: &mut [f32]) {
+pub(crate) fn fp8_row(codes: &[u8], scales: &[u8], out: &mut [f32]) {
     for (block, (codes, out)) in codes.chunks(FP8_BLOCK).zip(out.chunks_mut(FP8_BLOCK)).enumerate() {
         fp8_block(codes, number(DenseDtype::F32, scales, block), out);
     }
 }
 
 /// Value of each e4m3 code (the "fn" variant: no infinities, NaN at 0x7f and 0xff).
-static E4M3: [f32; 256] = e4m3_table();
+pub(crate) static E4M3: [f32; 256] = e4m3_table();
 
 const fn e4m3_table() -> [f32; 256] {
     let mut table = [0.0; 256];

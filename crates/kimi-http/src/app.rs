@@ -31,6 +31,9 @@ pub struct AppConfig {
     pub api_keys: ApiKeys,
     /// Requests begin with prefixes that earlier ones of the same caller computed.
     pub prefix_cache: bool,
+    /// What keeps callers' cached prefixes apart, kept where these outlive the process. Without it, a new one: nothing that
+    /// an earlier process left is found.
+    pub cache_secret: Option<[u8; 32]>,
     /// The most answers to one prompt, the key `n`.
     pub max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`.
@@ -86,7 +89,7 @@ impl App {
             watch::channel(ServerState::Loading { progress: LoadProgress::default(), since: started });
         let policy = Policy::of(config.contract);
         let files = FileStore::new(config.files);
-        let tenancy = Tenancy::new(config.prefix_cache);
+        let tenancy = Tenancy::new(config.prefix_cache, config.cache_secret);
         Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new(), files, tenancy }))
     }
 

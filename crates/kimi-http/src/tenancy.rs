@@ -6,21 +6,25 @@ use uuid::Uuid;
 
 use crate::auth::Caller;
 
-/// The secret of this process that names are derived from, so that nobody outside can compute another's.
+/// The secret that names are derived from, so that nobody outside can compute another's.
 pub(crate) struct Tenancy {
     secret: [u8; 32],
     prefix_cache: bool,
 }
 
 impl Tenancy {
-    /// A new secret. Without `prefix_cache`, requests find nothing and leave nothing.
-    pub(crate) fn new(prefix_cache: bool) -> Self {
+    /// With a new secret unless one is given. Without `prefix_cache`, requests find nothing and leave nothing.
+    pub(crate) fn new(prefix_cache: bool, secret: Option<[u8; 32]>) -> Self {
+        Self { secret: secret.unwrap_or_else(Self::random_secret), prefix_cache }
+    }
+
+    fn random_secret() -> [u8; 32] {
         let mut random = Sha256::new();
         // 244 random bits in all.
         for _ in 0..2 {
             random.update(Uuid::new_v4().as_bytes());
         }
-        Self { secret: random.finalize().into(), prefix_cache }
+        random.finalize().into()
     }
 
     /// What a caller is to the engine.

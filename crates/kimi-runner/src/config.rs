@@ -2,15 +2,17 @@
 
 use kimi_k2::CacheDtype;
 
-use crate::KvMemory;
+use crate::{DiskTierConfig, KvMemory};
 
 /// Everything a rank needs beside the checkpoint.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunnerConfig {
     /// Positions in one cache block; the scheduler must be told the same.
     pub block_size: usize,
     /// Tokens of the longest sequence, prompt and answer together.
     pub max_context: usize,
+    /// Tokens computed in one step at most; what a step needs beside weights and cache follows from it.
+    pub max_batch_tokens: usize,
     /// Sequences that run at once at most.
     pub max_sequences: usize,
     /// How much memory the cache may take.
@@ -18,4 +20,6 @@ pub struct RunnerConfig {
     /// The number format of the cache. On CPUs [`CacheDtype::F32`] memory is given by the system when a block is first
     /// written; the other formats are zeroed, and so taken, at start.
     pub cache_dtype: CacheDtype,
+    /// Where blocks that leave the cache are kept, if anywhere.
+    pub disk: Option<DiskTierConfig>,
 }

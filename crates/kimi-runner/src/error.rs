@@ -4,7 +4,7 @@ use kimi_k2::ModelError;
 use kimi_tokens::TokenId;
 use thiserror::Error;
 
-use crate::KvSizingError;
+use crate::{DiskTierError, KvSizingError};
 
 /// The runner did not start.
 #[derive(Debug, Error)]
@@ -15,6 +15,9 @@ pub enum StartError {
     /// The cache does not fit into memory.
     #[error(transparent)]
     KvSizing(#[from] KvSizingError),
+    /// The second tier of the cache cannot be used.
+    #[error(transparent)]
+    DiskTier(#[from] DiskTierError),
     /// The thread that runs the model ended before it was ready.
     #[error("the model's thread died while loading: {0}")]
     Died(String),

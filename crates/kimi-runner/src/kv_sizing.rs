@@ -47,11 +47,22 @@ pub enum KvSizingError {
         /// Bytes of one block.
         bytes_per_block: u64,
     },
+    /// More was asked for than there is.
+    #[error(
+        "the cache would take {needed} bytes and only {available} are free beside the weights and a step; lower --kv-memory, \
+         --max-context or --max-sequences"
+    )]
+    TooLarge {
+        /// Bytes the cache would take.
+        needed: u64,
+        /// Bytes there are for it.
+        available: u64,
+    },
 }
 
 impl KvSizing {
-    /// As many blocks as the budget holds, but no more than all sequences at full length can use. `available` is in
-    /// bytes, see [`available_memory`].
+    /// As many blocks as the budget holds, but no more than all sequences at full length can use. `available` is what
+    /// the cache may take at all, in bytes; see [`available_memory`].
     pub fn block_count(&self, available: u64) -> Result<usize, KvSizingError> {
         let budget = match self.memory {
             KvMemory::Bytes(bytes) => bytes,
@@ -64,7 +75,11 @@ impl KvSizing {
         }
         let usable = self.max_context.div_ceil(self.block_size).saturating_mul(self.max_sequences).max(1);
         // Block ids are 32 bits wide.
-        Ok(affordable.min(usable).min(u32::MAX as usize))
+        let count = affordable.min(usable).min(u32::MAX as usize);
+        match count as u64 * self.bytes_per_block {
+            needed if needed > available => Err(KvSizingError::TooLarge { needed, available }),
+            _ => Ok(count),
+        }
     }
 }
 
@@ -73,9 +88,10 @@ impl KvSizing {
 pub fn available_memory() -> u64 {
     let read = |path| fs::read_to_string(path).ok();
     let machine = read("/proc/meminfo").and_then(|meminfo| mem_available(&meminfo));
+    let stat = read("/sys/fs/cgroup/memory.stat").unwrap_or_default();
     let container = read("/sys/fs/cgroup/memory.max")
         .zip(read("/sys/fs/cgroup/memory.current"))
-        .and_then(|(max, current)| cgroup_left(&max, &current));
+        .and_then(|(max, current)| cgroup_left(&max, &current, &stat));
     machine.into_iter().chain(container).min().unwrap_or(UNKNOWN_AVAILABLE)
 }
 
@@ -85,10 +101,13 @@ fn mem_available(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What a cgroup may still allocate; `None` when it has no limit.
-fn cgroup_left(max: &str, current: &str) -> Option<u64> {
+/// What a cgroup may still allocate; `None` when it has no limit. Cached files that nobody used lately count as free, since
+/// the system gives them up first.
+fn cgroup_left(max: &str, current: &str, stat: &str) -> Option<u64> {
     let max: u64 = max.trim().parse().ok()?;
-    Some(max.saturating_sub(current.trim().parse().ok()?))
+    let current: u64 = current.trim().parse().ok()?;
+    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse().ok());
+    Some(max.saturating_sub(current.saturating_sub(cached.unwrap_or(0))))
 }
 
 #[cfg(test)]
@@ -105,11 +124,11 @@ mod tests {
 
     #[test]
     fn the_budget_or_the_use_limits_the_count() {
-        let count = |sizing: KvSizing| sizing.block_count(50_000).unwrap();
+        let count = |sizing: KvSizing| sizing.block_count(1_000_000).unwrap();
         assert_eq!(count(SIZING), 40, "four sequences of ten blocks");
         assert_eq!(count(KvSizing { max_context: 161, ..SIZING }), 44, "a started block is a block");
         assert_eq!(count(KvSizing { memory: KvMemory::Bytes(7_999), ..SIZING }), 7);
-        assert_eq!(count(KvSizing { memory: KvMemory::Share(0.5), ..SIZING }), 25);
+        assert_eq!(count(KvSizing { memory: KvMemory::Share(0.025), ..SIZING }), 25);
         assert_eq!(count(KvSizing { max_context: usize::MAX, max_sequences: usize::MAX, ..SIZING }), 1_000);
     }
 
@@ -124,12 +143,34 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_not_is_refused_at_start() {
+        assert_eq!(SIZING.block_count(40_000), Ok(40), "a budget that is not needed may be too large");
+        let error = SIZING.block_count(39_999).unwrap_err().to_string();
+        assert!(error.contains("40000 bytes and only 39999") && error.contains("--kv-memory"), "{error}");
+    }
+
+    /// 61 layers of 656 bytes: fp8 holds a context of 256K tokens in 10.5 GB.
+    #[test]
+    fn the_longest_context_of_the_full_model() {
+        let sizing = KvSizing {
+            memory: KvMemory::Share(1.0),
+            bytes_per_block: 61 * 656 * 16,
+            block_size: 16,
+            max_context: 262_144,
+            max_sequences: 1,
+        };
+        assert_eq!(sizing.block_count(10_489_000_000), Ok(16_382));
+        assert_eq!(sizing.block_count(11_000_000_000), Ok(16_384));
+    }
+
+    #[test]
     fn memory_files_are_understood() {
         let meminfo = "MemTotal:       16316412 kB\nMemFree:  1 kB\nMemAvailable:   12000000 kB\n";
         assert_eq!(mem_available(meminfo), Some(12_000_000 * 1024));
         assert_eq!(mem_available("MemTotal: 5 kB"), None);
-        assert_eq!(cgroup_left("1000\n", "400\n"), Some(600));
-        assert_eq!(cgroup_left("1000\n", "4000\n"), Some(0));
-        assert_eq!(cgroup_left("max\n", "400\n"), None);
+        assert_eq!(cgroup_left("1000\n", "400\n", ""), Some(600));
+        assert_eq!(cgroup_left("1000\n", "4000\n", ""), Some(0));
+        assert_eq!(cgroup_left("1000\n", "400\n", "anon 10\ninactive_file 150\n"), Some(750));
+        assert_eq!(cgroup_left("max\n", "400\n", ""), None);
     }
 }

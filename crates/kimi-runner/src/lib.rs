@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod disk_tier;
 mod error;
 mod filters;
 mod gather;
 mod kv_sizing;
 mod logprobs;
+mod memory;
 mod rank;
 mod rank_group;
 mod sampler;
@@ -13,9 +15,11 @@ mod score;
 mod softmax;
 
 pub use config::RunnerConfig;
+pub use disk_tier::{DiskTierConfig, DiskTierError};
 pub use error::{ScoreError, StartError};
 pub use kimi_k2::{CacheDtype, UNIFORM_ROWS};
 pub use kv_sizing::{KvMemory, KvSizing, KvSizingError, available_memory};
+pub use memory::MemoryTable;
 pub use rank_group::RankGroup;
 pub use sampler::SequenceSampler;
 pub use score::{ScoredToken, Scores, score, score_in_chunks};

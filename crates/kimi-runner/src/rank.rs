@@ -4,10 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use kimi_engine::{NewSequence, RunnerError, StepBatch, StepOutput};
 use kimi_k2::{Checkpoint, KimiModel, KvPool, ModelError};
-use kimi_scheduler::SequenceId;
-use tracing::info;
+use kimi_scheduler::{SequenceId, TierContents, TierReport};
+use sha2::{Digest, Sha256};
 
-use crate::{KvSizing, RunnerConfig, SequenceSampler, StartError, available_memory, gather::gather};
+use crate::{
+    KvSizing, MemoryTable, RunnerConfig, SequenceSampler, StartError, available_memory, disk_tier::DiskTier,
+    gather::gather, memory,
+};
 
 /// What runs steps. Between steps it keeps the cache and, for each live sequence, the sampler's state; tokens and
 /// block tables arrive with every plan.
@@ -15,6 +18,7 @@ pub(crate) struct Rank {
     model: KimiModel,
     kv: KvPool,
     samplers: HashMap<SequenceId, SequenceSampler>,
+    disk: Option<DiskTier>,
 }
 
 impl Rank {
@@ -23,25 +27,45 @@ impl Rank {
         config: RunnerConfig,
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, RankFacts), StartError> {
         let model = KimiModel::load(checkpoint, progress)?;
-        let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype } = config;
+        let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype, .. } = config;
         let bytes_per_block = (KvPool::bytes_per_token(model.config(), cache_dtype) * block_size) as u64;
+        let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
+        let available = available_memory();
         let sizing = KvSizing { memory: kv_memory, bytes_per_block, block_size, max_context, max_sequences };
-        let block_count = sizing.block_count(available_memory())?;
+        let block_count = sizing.block_count(available.saturating_sub(step))?;
         let kv = KvPool::new(model.config(), block_count, block_size, cache_dtype)?;
-        info!(block_count, block_size, cache_bytes = block_count as u64 * bytes_per_block, "model loaded");
-        Ok(Self { model, kv, samplers: HashMap::new() })
+        let disk = config.disk.as_ref().map(|disk| {
+            let identity = cache_identity(checkpoint, &config)?;
+            Ok::<_, StartError>(DiskTier::open(disk, identity, kv.bytes_per_block())?)
+        });
+        let (disk, tier) = disk.transpose()?.unzip();
+        let memory = MemoryTable {
+            weights: checkpoint.total_bytes(),
+            step,
+            available,
+            block_count,
+            block_size,
+            bytes_per_block,
+            cache_dtype,
+            max_context,
+            disk: config.disk.zip(tier.clone()),
+        };
+        let facts = RankFacts { block_count, tier, memory: memory.to_string() };
+        Ok((Self { model, kv, samplers: HashMap::new(), disk }, facts))
     }
 
-    /// Blocks of the cache.
-    pub(crate) fn block_count(&self) -> usize {
-        self.kv.block_count()
-    }
-
-    /// Runs one step: gather, compute, sample.
+    /// Runs one step: move blocks, gather, compute, sample.
     pub(crate) fn step(&mut self, step: &StepBatch) -> Result<StepOutput, RunnerError> {
         self.update_samplers(&step.plan.retired, &step.new_sequences)?;
+        let tier = match &mut self.disk {
+            Some(disk) => disk.work(&step.plan, &mut self.kv)?,
+            None => TierReport::default(),
+        };
+        if step.plan.entries.is_empty() {
+            return Ok(StepOutput { tier, ..StepOutput::default() });
+        }
         let batch = gather(&step.plan);
         let mut logits = self.forward(&batch).map_err(|error| RunnerError(error.to_string()))?;
         let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
@@ -54,7 +78,7 @@ impl Rank {
                 sampler.sample_draft(own, entry.draft_tokens()).into_iter().map(|result| (id, result)),
             );
         }
-        Ok(StepOutput { sampled, ..StepOutput::default() })
+        Ok(StepOutput { sampled, tier })
     }
 
     /// Forgets sequences that ended and meets new ones.
@@ -81,8 +105,27 @@ fn unknown(id: SequenceId) -> RunnerError {
     RunnerError(format!("sequence {} is in a plan but was never announced", id.0))
 }
 
-/// A step function for a rank thread, and how many cache blocks it has.
-pub(crate) type Ready<S> = (S, usize);
+/// Changes whenever a block means something else: another checkpoint, another format, other arithmetic.
+fn cache_identity(checkpoint: &Checkpoint, config: &RunnerConfig) -> Result<[u8; 32], ModelError> {
+    let mut hash = Sha256::new_with_prefix(checkpoint.identity()?);
+    let (dtype, block_size) = (config.cache_dtype.name(), config.block_size);
+    hash.update(format!("{dtype} {block_size} {}", env!("CARGO_PKG_VERSION")));
+    Ok(hash.finalize().into())
+}
+
+/// What others must know of a rank.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RankFacts {
+    /// Blocks of the cache.
+    pub(crate) block_count: usize,
+    /// What the second tier holds, if there is one.
+    pub(crate) tier: Option<TierContents>,
+    /// Where the memory goes, as a table.
+    pub(crate) memory: String,
+}
+
+/// A step function for a rank thread, and what others must know of the rank.
+pub(crate) type Ready<S> = (S, RankFacts);
 
 /// Loads a rank and turns it into its step function; runs inside the rank thread.
 pub(crate) fn start(
@@ -90,9 +133,8 @@ pub(crate) fn start(
     checkpoint: Arc<Checkpoint>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Ready<impl FnMut(&StepBatch) -> Result<StepOutput, RunnerError>>, StartError> {
-    let mut rank = Rank::load(config, &checkpoint, &mut progress)?;
+    let (mut rank, facts) = Rank::load(config, &checkpoint, &mut progress)?;
     // The model holds the mapped weights it needs; the checkpoint's index is not needed any more.
     drop(checkpoint);
-    let block_count = rank.block_count();
-    Ok((move |step: &StepBatch| rank.step(step), block_count))
+    Ok((move |step: &StepBatch| rank.step(step), facts))
 }

@@ -15,10 +15,11 @@ use std::{
 
 use kimi_engine::{ModelRunner, RunnerError, StepBatch, StepOutput};
 use kimi_k2::Checkpoint;
+use kimi_scheduler::TierContents;
 
 use crate::{
     RunnerConfig, StartError,
-    rank::{self, Ready},
+    rank::{self, RankFacts, Ready},
 };
 
 /// Runs the model in a thread of its own. Dropping it waits for the step in progress and ends the thread, unless the step
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub struct RankGroup {
     rank: RankThread,
-    block_count: usize,
+    facts: RankFacts,
 }
 
 impl RankGroup {
@@ -37,8 +38,8 @@ impl RankGroup {
         checkpoint: Arc<Checkpoint>,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<Self, StartError> {
-        let (rank, block_count) = RankThread::spawn(move || rank::start(config, checkpoint, progress))?;
-        Ok(Self { rank, block_count })
+        let (rank, facts) = RankThread::spawn(move || rank::start(config, checkpoint, progress))?;
+        Ok(Self { rank, facts })
     }
 
     /// A step that takes longer than this is given up as hung: [`collect`](ModelRunner::collect) is then an error, which
@@ -51,7 +52,12 @@ impl RankGroup {
 
     /// Blocks of the cache: what the scheduler may hand out.
     pub fn block_count(&self) -> usize {
-        self.block_count
+        self.facts.block_count
+    }
+
+    /// Where the memory goes, as a table for the log.
+    pub fn memory_table(&self) -> &str {
+        &self.facts.memory
     }
 }
 
@@ -62,6 +68,10 @@ impl ModelRunner for RankGroup {
 
     fn collect(&mut self) -> Result<StepOutput, RunnerError> {
         self.rank.collect()
+    }
+
+    fn second_tier(&mut self) -> Option<TierContents> {
+        self.facts.tier.take()
     }
 }
 
@@ -79,7 +89,7 @@ struct RankThread {
 
 impl RankThread {
     /// Runs `build` in a new thread and waits for it; the step function it gives never leaves that thread.
-    fn spawn<B, S>(build: B) -> Result<(Self, usize), StartError>
+    fn spawn<B, S>(build: B) -> Result<(Self, RankFacts), StartError>
     where
         B: FnOnce() -> Result<Ready<S>, StartError> + Send + 'static,
         S: FnMut(&StepBatch) -> Result<StepOutput, RunnerError>,
@@ -89,8 +99,8 @@ impl RankThread {
         let (output_sender, outputs) = sync_channel(1);
         let thread = thread::Builder::new().name("rank-0".into()).spawn(move || {
             let mut step = match build() {
-                Ok((step, block_count)) => {
-                    let _ = ready_sender.send(Ok(block_count));
+                Ok((step, facts)) => {
+                    let _ = ready_sender.send(Ok(facts));
                     step
                 }
                 Err(error) => {
@@ -115,8 +125,8 @@ impl RankThread {
             step_timeout: Duration::MAX,
             thread: Some(thread),
         };
-        let block_count = ready.recv().map_err(|_| StartError::Died(rank.last_words()))??;
-        Ok((rank, block_count))
+        let facts = ready.recv().map_err(|_| StartError::Died(rank.last_words()))??;
+        Ok((rank, facts))
     }
 
     fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError> {
@@ -195,25 +205,25 @@ mod tests {
 
     fn rank(
         mut step: impl FnMut(u32) -> Result<(), RunnerError> + Send + 'static,
-    ) -> Result<(RankThread, usize), StartError> {
+    ) -> Result<(RankThread, RankFacts), StartError> {
         RankThread::spawn(move || {
             let mut steps = 0;
             let step = move |_: &StepBatch| {
                 steps += 1;
                 step(steps).map(|()| StepOutput::default())
             };
-            Ok((step, 3))
+            Ok((step, RankFacts { block_count: 3, ..RankFacts::default() }))
         })
     }
 
     #[test]
     fn a_panicking_rank_is_an_error_and_stays_one() {
-        let (mut rank, block_count) = rank(|step| {
+        let (mut rank, facts) = rank(|step| {
             assert!(step < 2, "out of paper");
             Ok(())
         })
         .unwrap();
-        assert_eq!(block_count, 3);
+        assert_eq!(facts.block_count, 3);
         rank.submit(batch()).unwrap();
         rank.collect().unwrap();
         rank.submit(batch()).unwrap();

@@ -60,6 +60,8 @@ fn engine(
         max_sequences: streams,
         kv_memory: KvMemory::Bytes(256 << 20),
         cache_dtype: CacheDtype::F32,
+        max_batch_tokens: 4096,
+        disk: None,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {

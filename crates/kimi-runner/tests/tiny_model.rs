@@ -52,6 +52,8 @@ fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread)
         max_sequences: 5,
         kv_memory: KvMemory::Bytes(64 << 20),
         cache_dtype: CacheDtype::F32,
+        max_batch_tokens: 4096,
+        disk: None,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");

@@ -1,15 +1,21 @@
 //! What the arguments mean. The only reader of the environment.
 
 use std::{
+    fs::{self, OpenOptions},
+    io::Write,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use kimi_http::{AllowedHosts, ApiKeys, AppConfig, FileLimits, Limits};
 use kimi_k2::HubConfig;
+use kimi_runner::{CacheDtype, DiskTierConfig};
+use tracing::warn;
 
-use crate::args::{Contract, ServeArgs};
+use crate::args::{Contract, KvDtype, ServeArgs};
 
 /// Environment variable with API keys, separated by commas.
 const API_KEYS_VARIABLE: &str = "KIMI_API_KEYS";
@@ -46,7 +52,7 @@ fn is_loopback(host: IpAddr) -> bool {
 pub(crate) fn api_keys(args: &ServeArgs) -> Result<ApiKeys> {
     let mut keys = Vec::new();
     if let Some(path) = &args.api_key_file {
-        let text = std::fs::read_to_string(path)
+        let text = fs::read_to_string(path)
             .with_context(|| format!("cannot read the API keys from {}", path.display()))?;
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         keys.extend(lines.filter(|key| !key.is_empty()).map(str::to_owned));
@@ -60,8 +66,51 @@ pub(crate) fn api_keys(args: &ServeArgs) -> Result<ApiKeys> {
     Ok(ApiKeys::new(keys).with_open_metrics(args.open_metrics))
 }
 
+/// The number format of the cache.
+pub(crate) fn cache_dtype(dtype: KvDtype) -> CacheDtype {
+    match dtype {
+        KvDtype::F32 => CacheDtype::F32,
+        KvDtype::Bf16 => CacheDtype::Bf16,
+        KvDtype::Fp8 => CacheDtype::Fp8,
+    }
+}
+
+/// Where prefixes are kept beyond memory, if anywhere.
+pub(crate) fn disk(args: &ServeArgs) -> Option<DiskTierConfig> {
+    let directory = args.kv_disk.clone()?;
+    Some(DiskTierConfig { directory, max_bytes: args.kv_disk_size })
+}
+
+/// The secret that separates callers' prefixes in `directory`, made when there is none: the next process finds what this one
+/// leaves only by the same secret.
+pub(crate) fn cache_secret(directory: &Path) -> Result<[u8; 32]> {
+    let path = directory.join("secret");
+    let read = || fs::read(&path).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    if let Some(secret) = read() {
+        return Ok(secret);
+    }
+    let failed = || format!("cannot keep a secret in {} for --kv-disk", directory.display());
+    fs::create_dir_all(directory).with_context(failed)?;
+    if fs::remove_file(&path).is_ok() {
+        warn!(path = %path.display(), "the secret is damaged; a new one is made, and older prefixes are not found");
+    }
+    // Renamed once it is whole, so that a process that is killed here leaves none rather than half of one.
+    let draft = directory.join(format!("secret.{}", std::process::id()));
+    let secret = rand::random::<[u8; 32]>();
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&draft).with_context(failed)?;
+    file.write_all(&secret).and_then(|()| fs::rename(&draft, &path)).with_context(failed)?;
+    Ok(secret)
+}
+
 /// What the HTTP layer is told.
-pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http::MetricsText) -> AppConfig {
+pub(crate) fn app(
+    args: &ServeArgs,
+    api_keys: ApiKeys,
+    cache_secret: Option<[u8; 32]>,
+    render_metrics: kimi_http::MetricsText,
+) -> AppConfig {
     // Who can reach a public address without keys is the operator's business; a browser on this machine is not.
     let allowed_hosts = if is_loopback(args.host) && api_keys.is_empty() {
         AllowedHosts::Loopback { and: args.allow_host.clone() }
@@ -75,6 +124,7 @@ pub(crate) fn app(args: &ServeArgs, api_keys: ApiKeys, render_metrics: kimi_http
         },
         api_keys,
         prefix_cache: !args.no_prefix_cache,
+        cache_secret,
         max_n: args.max_n.get(),
         reasoning_alias: args.reasoning_alias,
         cors: false,

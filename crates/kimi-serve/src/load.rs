@@ -11,8 +11,9 @@ use kimi_api::{ChatMessage, Role};
 use kimi_chat::{Conversation, Markers, Vocabulary};
 use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig, Speculation};
 use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
-use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_runner::{DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use tokio::runtime::Runtime;
+use tracing::info;
 
 use crate::{
     args::{AnswerArgs, EngineArgs, ModelArgs},
@@ -96,6 +97,7 @@ pub(crate) fn vocabulary(files: &CheckpointFiles) -> Result<Vocabulary> {
 pub(crate) fn load(
     model: &ModelArgs,
     engine: &EngineArgs,
+    disk: Option<DiskTierConfig>,
     report: impl Fn(&str, u64, u64) + Send + Sync + 'static,
 ) -> Result<Loaded> {
     let (name, files) = resolve(model, &report)?;
@@ -118,12 +120,15 @@ pub(crate) fn load(
             max_context,
             max_sequences,
             kv_memory: engine.kv_memory.map_or(KvMemory::Share(0.5), KvMemory::Bytes),
-            cache_dtype: CacheDtype::F32,
+            max_batch_tokens: engine.max_batch_tokens.get(),
+            cache_dtype: config::cache_dtype(engine.kv_dtype),
+            disk,
         },
         checkpoint,
         move |done, total| report(&phase, done, total),
     )?
     .with_step_timeout(Duration::from_secs(engine.step_timeout.get()));
+    info!("memory\n{}", runner.memory_table());
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
         block_count: runner.block_count(),
@@ -150,7 +155,7 @@ fn context(engine: &EngineArgs, trained: usize) -> Result<usize> {
 /// Loads with progress on standard error.
 pub(crate) fn for_terminal(model: &ModelArgs, engine: &EngineArgs) -> Result<Terminal> {
     let progress = Mutex::new(Progress::start("loading"));
-    let loaded = load(model, engine, move |phase, done, total| {
+    let loaded = load(model, engine, None, move |phase, done, total| {
         if let Ok(mut progress) = progress.lock() {
             progress.part(phase);
             progress.set(done, total);

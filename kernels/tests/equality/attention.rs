@@ -2,16 +2,40 @@
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
-    DenseDtype, MlaShape, PagedSpan, Weight, mla_decode, mla_prefill, reference, write_latents,
+    DenseDtype, MlaShape, PagedSpan, Weight, fp8_entry_bytes, mla_decode, mla_prefill, read_block, reference,
+    write_block, write_latents,
 };
 
 use super::harness::{Random, assert_close, unwritten};
 
 const SHAPE: MlaShape = MlaShape { heads: 3, nope: 20, rope: 6, value: 14, latent: 37, scale: 0.3 };
 
+/// A cache full of numbers between -2 and 2, whatever its format.
+fn filled_cache(
+    random: &mut Random,
+    [blocks, block_size]: [usize; 2],
+    shape: MlaShape,
+    dtype: DType,
+) -> Tensor {
+    let width = shape.latent + shape.rope;
+    let numbers = (random.tensor(&[blocks, block_size, width]) * 2.0).unwrap();
+    if dtype != DType::U8 {
+        return numbers.to_dtype(dtype).unwrap();
+    }
+    let bytes = fp8_entry_bytes(shape.latent, shape.rope);
+    let cache = Tensor::zeros((blocks, block_size, bytes), dtype, &Device::Cpu).unwrap();
+    let entries = numbers.flatten(0, 1).unwrap();
+    let (latent, k_pe) =
+        (entries.narrow(1, 0, shape.latent).unwrap(), entries.narrow(1, shape.latent, shape.rope).unwrap());
+    let block_table: Vec<u32> = (0..blocks as u32).collect();
+    let span = PagedSpan { block_table: &block_table, start: 0, rows: blocks * block_size };
+    reference::write_latents(&latent.contiguous().unwrap(), &k_pe.contiguous().unwrap(), &[span], &cache)
+        .unwrap()
+}
+
 struct Case {
     random: Random,
-    /// `[blocks, block_size, latent + rope]`, full of numbers.
+    /// `[blocks, block_size, latent + rope]` or of 8 bits, full of numbers.
     cache: Tensor,
     block_table: Vec<u32>,
     kv_b: Weight,
@@ -21,8 +45,7 @@ impl Case {
     fn new(seed: u64, positions: usize, block_size: usize, dtype: DType) -> Self {
         let mut random = Random::new(seed);
         let blocks = positions.div_ceil(block_size);
-        let width = SHAPE.latent + SHAPE.rope;
-        let cache = (random.tensor(&[blocks, block_size, width]) * 2.0).unwrap().to_dtype(dtype).unwrap();
+        let cache = filled_cache(&mut random, [blocks, block_size], SHAPE, dtype);
         let kv_b = random.dense(DenseDtype::Bf16, SHAPE.heads * (SHAPE.nope + SHAPE.value), SHAPE.latent);
         Self { block_table: random.permutation(blocks), random, cache, kv_b }
     }
@@ -41,7 +64,7 @@ fn both_forms_equal_the_reference() {
     // Contexts inside one tile, at its edge, over several; first rows that see a whole tile or nothing of it.
     for (start, rows) in [(0, 1), (0, 9), (63, 1), (64, 2), (255, 3), (300, 5), (0, 270), (250, 30), (700, 4)]
     {
-        for (block_size, dtype) in [(1, DType::F32), (16, DType::F32), (7, DType::BF16)] {
+        for (block_size, dtype) in [(1, DType::F32), (16, DType::F32), (7, DType::BF16), (5, DType::U8)] {
             let mut case = Case::new(30, start + rows, block_size, dtype);
             let q = case.queries(rows);
             let span = case.span(start, rows);
@@ -110,6 +133,57 @@ fn written_entries_land_in_their_slots_and_nowhere_else() {
         let expected = reference::write_latents(&latent, &k_pe, &spans, &cache).unwrap();
         write_latents(&latent, &k_pe, &spans, &cache).unwrap();
         assert_close("cache", &cache, &expected, 0.0);
+    }
+}
+
+#[test]
+fn eight_bit_entries_equal_the_reference_bit_for_bit() {
+    let mut random = Random::new(35);
+    // One group and a part of one, one group, several; numbers over six orders of magnitude, and a row of zeros.
+    for (latent, rope) in [(200, 6), (128, 2), (512, 64), (5, 3)] {
+        let spans = [PagedSpan { block_table: &[1, 0], start: 2, rows: 5 }];
+        let numbers = random.tensor(&[5, latent + rope]).to_vec2::<f32>().unwrap();
+        let spread = numbers.iter().flatten().enumerate().map(|(index, number)| {
+            if index / (latent + rope) == 3 { 0.0 } else { number * 10.0_f32.powi((index % 7) as i32 - 3) }
+        });
+        let kv = Tensor::from_vec(spread.collect::<Vec<_>>(), (5, latent + rope), &Device::Cpu).unwrap();
+        let (c, k_pe) = (kv.narrow(1, 0, latent).unwrap(), kv.narrow(1, latent, rope).unwrap());
+        let bytes = fp8_entry_bytes(latent, rope);
+        let cache = Tensor::full(0xee_u8, (2, 4, bytes), &Device::Cpu).unwrap();
+        let expected = reference::write_latents(&c, &k_pe, &spans, &cache).unwrap();
+        write_latents(&c, &k_pe, &spans, &cache).unwrap();
+        let bytes_of = |cache: &Tensor| cache.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        assert_eq!(bytes_of(&cache), bytes_of(&expected));
+        // Half a step of the coarsest code, 1/16 of the number, or of the smallest, 1/2 · 2^-9 · largest / 448.
+        let shape = MlaShape { latent, rope, ..SHAPE };
+        let read = reference::read_latents(&cache, &[1, 0], 7, shape).unwrap().narrow(0, 2, 5).unwrap();
+        for (read, written) in read.to_vec2::<f32>().unwrap().iter().zip(kv.to_vec2::<f32>().unwrap()) {
+            let largest = written[..latent].iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+            for (read, written) in read.iter().zip(&written) {
+                assert!((read - written).abs() <= written.abs() / 16.0 + largest / 448.0 / 1024.0 + 1e-12);
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_go_out_and_come_back_as_they_were() {
+    let mut random = Random::new(36);
+    for dtype in [DType::F32, DType::BF16, DType::U8] {
+        let cache = filled_cache(&mut random, [6, 3], SHAPE, dtype);
+        let (before, mut bytes) = (cache.copy().unwrap(), vec![]);
+        read_block(&cache, 4, &mut bytes).unwrap();
+        write_block(&cache, 1, &bytes).unwrap();
+        for block in 0..6 {
+            let source = if block == 1 { 4 } else { block };
+            let (now, expected) = (cache.get(block).unwrap(), before.get(source).unwrap());
+            let numbers = |tensor: &Tensor| {
+                tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            assert_eq!(numbers(&now), numbers(&expected), "block {block} of {dtype:?}");
+        }
+        assert!(read_block(&cache, 6, &mut bytes).unwrap_err().to_string().contains("block 6 of 6"));
+        assert!(write_block(&cache, 0, &bytes[1..]).unwrap_err().to_string().contains("bytes of the block"));
     }
 }
 

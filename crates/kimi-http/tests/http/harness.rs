@@ -71,6 +71,7 @@ pub(crate) fn config() -> AppConfig {
         api_keys: ApiKeys::none(),
         // Off, so that asking twice gives the same usage.
         prefix_cache: false,
+        cache_secret: None,
         max_n: AppConfig::MAX_N,
         reasoning_alias: false,
         cors: false,

@@ -26,7 +26,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     raise_open_files(args.max_connections.get());
     let prometheus = install_metrics()?;
     let render = Arc::new(move || prometheus.render());
-    let app = App::new(config::app(&args, keys, render));
+    let secret = args.kv_disk.as_deref().map(config::cache_secret).transpose()?;
+    let app = App::new(config::app(&args, keys, secret, render));
     let grace = Duration::from_secs(args.grace);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async move {
@@ -77,7 +78,7 @@ async fn live(app: App, args: ServeArgs, address: String, stop: oneshot::Sender<
 fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
     let loaded = match &args.fake {
         Some(script) => fake::load(&args.model, &args.engine, script)?,
-        None => load::load(&args.model, &args.engine, report_to(app.clone()))?,
+        None => load::load(&args.model, &args.engine, config::disk(args), report_to(app.clone()))?,
     };
     let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
     let mut names = args.served_model_name.clone();

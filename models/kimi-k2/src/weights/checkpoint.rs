@@ -104,6 +104,11 @@ impl Checkpoint {
         self.index.shard_count()
     }
 
+    /// Name and bytes of each safetensors file.
+    pub(super) fn shards(&self) -> &[(String, SharedBytes)] {
+        self.index.shards()
+    }
+
     /// Whether there is a tensor with this canonical name.
     pub fn has(&self, name: &str) -> bool {
         self.find(name).is_some()

@@ -126,6 +126,10 @@ impl TensorIndex {
     }
 
     /// Number of files.
+    pub(super) fn shards(&self) -> &[(String, SharedBytes)] {
+        &self.shards
+    }
+
     pub(super) fn shard_count(&self) -> usize {
         self.shards.len()
     }

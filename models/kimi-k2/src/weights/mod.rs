@@ -4,6 +4,7 @@ mod checkpoint;
 mod files;
 mod finite;
 pub(crate) mod hub;
+mod identity;
 mod index;
 mod linear;
 mod required;

@@ -1,0 +1,79 @@
+//! Blocks of a cache as bytes: how they leave it for another tier of memory, and come back.
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use half::bf16;
+
+/// Appends block `block` of `cache`, `[blocks, block_size, width]`, to `out`: its numbers, little-endian.
+///
+/// # Errors
+/// When the cache has no such block.
+pub fn read_block(cache: &Tensor, block: usize, out: &mut Vec<u8>) -> Result<()> {
+    let (storage, layout) = cache.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { bail!("read_block: the cache must be on the CPU") };
+    let range = block_range("read_block", layout, block)?;
+    match storage {
+        CpuStorage::F32(data) => out.extend(data[range].iter().flat_map(|number| number.to_le_bytes())),
+        CpuStorage::BF16(data) => out.extend(data[range].iter().flat_map(|number| number.to_le_bytes())),
+        CpuStorage::U8(data) => out.extend_from_slice(&data[range]),
+        _ => bail!("read_block: the cache must be f32, bf16 or 8 bits"),
+    }
+    Ok(())
+}
+
+/// Fills block `block` of `cache` with what [`read_block`] gave for a cache of the same kind.
+///
+/// # Errors
+/// When the cache has no such block or `bytes` has another size.
+pub fn write_block(cache: &Tensor, block: usize, bytes: &[u8]) -> Result<()> {
+    cache.inplace_op1(&WriteBlock { block, bytes })
+}
+
+/// Where the numbers of a block lie.
+fn block_range(op: &str, layout: &Layout, block: usize) -> Result<std::ops::Range<usize>> {
+    let (&[blocks, block_size, width], Some((start, _))) = (layout.dims(), layout.contiguous_offsets())
+    else {
+        bail!("{op}: the cache must be contiguous [blocks, block_size, width], not {:?}", layout.dims());
+    };
+    if block >= blocks {
+        bail!("{op}: block {block} of {blocks}");
+    }
+    let numbers = block_size * width;
+    Ok(start + block * numbers..start + (block + 1) * numbers)
+}
+
+struct WriteBlock<'a> {
+    block: usize,
+    bytes: &'a [u8],
+}
+
+impl InplaceOp1 for WriteBlock<'_> {
+    fn name(&self) -> &'static str {
+        "write_block"
+    }
+
+    fn cpu_fwd(&self, cache: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let range = block_range(self.name(), layout, self.block)?;
+        let size = match cache {
+            CpuStorage::F32(_) => 4,
+            CpuStorage::BF16(_) => 2,
+            CpuStorage::U8(_) => 1,
+            _ => bail!("write_block: the cache must be f32, bf16 or 8 bits"),
+        };
+        crate::cpu::expect_size(self.name(), "bytes of the block", self.bytes.len(), range.len() * size)?;
+        match cache {
+            CpuStorage::F32(data) => {
+                for (number, bytes) in data[range].iter_mut().zip(self.bytes.as_chunks::<4>().0) {
+                    *number = f32::from_le_bytes(*bytes);
+                }
+            }
+            CpuStorage::BF16(data) => {
+                for (number, bytes) in data[range].iter_mut().zip(self.bytes.as_chunks::<2>().0) {
+                    *number = bf16::from_le_bytes(*bytes);
+                }
+            }
+            CpuStorage::U8(data) => data[range].copy_from_slice(self.bytes),
+            _ => unreachable!("looked at above"),
+        }
+        Ok(())
+    }
+}
