@@ -18,4 +18,5 @@ pub use output_parser::{
 pub use prompt::{PromptError, encode, render};
 pub use special_tokens::{Markers, MediaMarkers};
 pub use stop_strings::StopStrings;
+pub use tool_declarations::in_reading_order;
 pub use vocabulary::{Vocabulary, VocabularyError};

@@ -99,7 +99,8 @@ fn arguments(tool: &Tool, guides: &Guides) -> Result<Arc<Grammar>, ApiError> {
     Ok(grammar)
 }
 
-/// The schema of a tool's arguments: an object, with nothing in it when the tool declares no parameters.
+/// The schema of a tool's arguments: an object, with nothing in it when the tool declares no parameters. The grammar engine
+/// holds an answer to the order of the schema's properties.
 fn parameters(tool: &Tool, what: &str) -> Result<Value, ApiError> {
     let Some(Value::Object(declared)) = &tool.function.parameters else {
         return Ok(json!({"type": "object", "properties": {}, "additionalProperties": false}));
@@ -119,7 +120,7 @@ fn parameters(tool: &Tool, what: &str) -> Result<Value, ApiError> {
     if !schema.contains_key("$ref") {
         schema.insert("type".into(), "object".into());
     }
-    Ok(Value::Object(schema))
+    Ok(kimi_chat::in_reading_order(&Value::Object(schema)))
 }
 
 fn refused(what: &str, error: &CompileError) -> ApiError {

@@ -1,7 +1,7 @@
 //! Tool declarations against what the reference encoder printed.
 
 use kimi_api::Tool;
-use kimi_chat::{Conversation, render};
+use kimi_chat::{Conversation, in_reading_order, render};
 use serde_json::{Value, json};
 
 use crate::support::bytes_only;
@@ -140,4 +140,20 @@ fn values_are_spelled_in_python() {
         // minLength: None, pattern: ^\\d+$\n  c?: string,\n  // Default: {\"k\": [1.0, \"é\"]}\n  d?: {},\n  \
         e?: file\n}) => any;\n}\n";
     assert_eq!(declare(&function(&schema)), expected);
+}
+
+/// The order in which arguments are declared is the order in which they can be asked for.
+#[test]
+fn the_reading_order_is_the_declared_one() {
+    let schema = json!({"type": "object", "required": ["zoom", "city"], "properties": {
+        "unit": {"type": "string"}, "zoom": {"type": "integer"}, "at": {"type": "object", "required": ["down"],
+            "properties": {"across": {"type": "number"}, "down": {"type": "number"}}}, "city": {"type": "string"}}});
+    let ordered = in_reading_order(&schema);
+    assert_eq!(ordered, schema, "only the order differs");
+    let names = |object: &Value| object["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&ordered), ["city", "zoom", "at", "unit"]);
+    assert_eq!(names(&ordered["properties"]["at"]), ["down", "across"]);
+    let text = declare(&function(&schema));
+    let places = ["city:", "zoom:", "at?:", "down:", "across?:", "unit?:"].map(|name| text.find(name).unwrap());
+    assert!(places.is_sorted(), "{text}");
 }
