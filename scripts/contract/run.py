@@ -73,7 +73,7 @@ def main() -> None:
             print(driver, flush=True)
             subprocess.run([sys.executable, ROOT / "scripts/clients/drivers" / driver, origin], check=True)
         evaluation = [sys.executable, ROOT / "scripts/nano/evaluate.py", "--base-url", base_url]
-        subprocess.run([*evaluation, "--per-task", "20", "--assert-floors"], check=True)
+        subprocess.run([*evaluation, "--per-task", "60", "--seed", "1", "--assert-floors"], check=True)
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(timeout=30)

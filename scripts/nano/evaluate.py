@@ -1,6 +1,6 @@
 """Held-out evaluation of kimi-nano, greedy.
 
-    python evaluate.py --base-url http://127.0.0.1:8000/v1 --per-task 20 --assert-floors    # standard library only
+    python evaluate.py --base-url http://127.0.0.1:8000/v1 --per-task 60 --seed 1 --assert-floors    # standard library only
     python evaluate.py --torch CKPT.pt --per-task 50                                        # in process, needs torch
 
 Names, cities, codes, operands and prose come from the held-out side of the split in values.py; questions with a closed
@@ -46,27 +46,30 @@ def arith(*ops):
     return make
 
 
-SUITE = {  # name: (generator, goal, floor: what the committed weights keep on 20 samples, a guard against regressions)
-    "guide prompts": (guide, 0.95, 0.90),
-    "arithmetic + and -, thinking": (arith("+", "-"), 0.95, 0.80),
-    "arithmetic ×, thinking": (arith("×"), 0.95, 0.90),
-    "arithmetic, instant": (lambda g: tasks.arithmetic(g, False), 0.90, 0.85),
-    "°F and °C": (tasks.temperature, 0.90, 0.65),
-    "capitals": (tasks.capital, 0.95, 0.90),
-    "small talk and identity": (tasks.talk, 0.95, 0.80),
-    "small programs": (tasks.program, 0.95, 0.90),
-    "haiku": (tasks.haiku, 0.95, 0.90),
-    "beyond it: says so": (tasks.beyond, 0.90, 0.85),
-    "image: says so": (tasks.picture, 0.90, 0.90),
-    "weather call": (lambda g: tasks.tool_call(g, "weather"), 0.95, 0.85),
-    "tool call, known functions": (lambda g: tasks.tool_call(g, made_up=False), 0.95, 0.60),
-    "tool call, unseen functions": (lambda g: tasks.tool_call(g, made_up=True), 0.90, 0.55),
-    "answer from a tool result": (tasks.tool_answer, 0.95, 0.85),
-    "no call when none fits": (tasks.tool_idle, 0.90, 0.50),
-    "short memory, thinking": (lambda g: tasks.remember(g, True), 0.95, 0.85),
-    "short memory, instant": (lambda g: tasks.remember(g, False), 0.95, 0.85),
-    "JSON on request": (tasks.json_object, 0.90, 0.70),
-    "recall over 4K tokens": (lambda g: tasks.recall(g, 4000), 0.95, 0.80),
+# Answers that a task may miss its goal by: another processor rounds otherwise, and a close call then falls the other way.
+SLACK = 2
+
+SUITE = {  # name: (generator, goal)
+    "guide prompts": (guide, 0.95),
+    "arithmetic + and -, thinking": (arith("+", "-"), 0.95),
+    "arithmetic ×, thinking": (arith("×"), 0.95),
+    "arithmetic, instant": (lambda g: tasks.arithmetic(g, False), 0.90),
+    "°F and °C": (tasks.temperature, 0.90),
+    "capitals": (tasks.capital, 0.95),
+    "small talk and identity": (tasks.talk, 0.95),
+    "small programs": (tasks.program, 0.95),
+    "haiku": (tasks.haiku, 0.95),
+    "beyond it: says so": (tasks.beyond, 0.90),
+    "image: says so": (tasks.picture, 0.90),
+    "weather call": (lambda g: tasks.tool_call(g, "weather"), 0.95),
+    "tool call, known functions": (lambda g: tasks.tool_call(g, made_up=False), 0.95),
+    "tool call, unseen functions": (lambda g: tasks.tool_call(g, made_up=True), 0.90),
+    "answer from a tool result": (tasks.tool_answer, 0.95),
+    "no call when none fits": (tasks.tool_idle, 0.90),
+    "short memory, thinking": (lambda g: tasks.remember(g, True), 0.95),
+    "short memory, instant": (lambda g: tasks.remember(g, False), 0.95),
+    "JSON on request": (tasks.json_object, 0.90),
+    "recall over 4K tokens": (lambda g: tasks.recall(g, 4000), 0.95),
 }
 
 
@@ -143,7 +146,7 @@ def main():
         decoder, tok = Decoder(load(a.torch)), Tokenizer()
     formed, asked, low = 0, 0, []
     print("| task | n | correct | goal | well-formed |\n|---|---|---|---|---|", flush=True)
-    for name, (_, goal, floor) in SUITE.items():
+    for name, (_, goal) in SUITE.items():
         if a.only and not any(part in name for part in a.only.split(",")):
             continue
         samples = dataset(name, a.per_task, a.seed)
@@ -155,12 +158,12 @@ def main():
         well = sum(r[3] for _, r in pairs)
         print(f"| {name} | {len(pairs)} | {100 * sum(right) / len(pairs):.1f} % | {100 * goal:.0f} % | {100 * well / len(pairs):.1f} % |", flush=True)
         formed, asked = formed + well, asked + len(pairs)
-        if sum(right) < floor * len(pairs):
-            low.append(f"{name}: {sum(right)}/{len(pairs)} is under {floor:.0%}")
+        if sum(right) < goal * len(pairs) - SLACK:
+            low.append(f"{name}: {sum(right)}/{len(pairs)} is more than {SLACK} answers under {goal:.0%}")
         for (s, r), ok in [x for x in zip(pairs, right) if not x[1]][:a.show]:
             print("   FAIL", repr(s.messages[-1]["content"])[:300], s.thinking, s.expect, "->", [str(x)[:200] for x in r])
-    if formed < 0.96 * asked:
-        low.append(f"well-formed: {formed}/{asked} is under 96 % (goal: 99 %)")
+    if formed < 0.99 * asked:
+        low.append(f"well-formed: {formed}/{asked} is under 99 %")
     print(f"\nwell-formed in all: {formed}/{asked}")
     if a.assert_floors and low:
         raise SystemExit("\n".join(low))
