@@ -161,30 +161,31 @@ fn quartiles(mut values: Vec<f64>) -> String {
 #[test]
 #[ignore = "prints timings; run it alone"]
 fn speculation_speed() {
-    const ROUNDS: u64 = 15;
+    const ROUNDS: u64 = 11;
     let speculation = Speculation { max_draft: 8, max_rows: UNIFORM_ROWS, eager: false };
     let sampled = |temperature| Sampling { temperature, ..Sampling::greedy() };
     // What an answer without an end becomes: greedy, kimi-nano soon repeats itself; hot, it says random tokens.
     let cases = [
-        ("repeats itself", sampled(0.0), 64, 1),
-        ("repeats itself, 4 streams", sampled(0.0), 64, 4),
-        ("repeats itself, long prompt", sampled(0.0), 2000, 1),
-        ("in between", sampled(1.0), 64, 1),
-        ("random", sampled(5.0), 64, 1),
-        ("random, 4 streams", sampled(5.0), 64, 4),
-        ("random, long prompt", sampled(5.0), 2000, 1),
+        ("control: plain and plain", sampled(5.0), (64, 128), 1, None),
+        ("repeats itself", sampled(0.0), (64, 512), 1, Some(speculation)),
+        ("repeats itself, 4 streams", sampled(0.0), (64, 512), 4, Some(speculation)),
+        ("repeats itself, long prompt", sampled(0.0), (2000, 512), 1, Some(speculation)),
+        ("temperature 1", sampled(1.0), (64, 128), 1, Some(speculation)),
+        ("random", sampled(5.0), (64, 128), 1, Some(speculation)),
+        ("random, 4 streams", sampled(5.0), (64, 128), 4, Some(speculation)),
+        ("random, long prompt", sampled(5.0), (2000, 128), 1, Some(speculation)),
     ];
     println!("answer                       plain/drafts: clock  processors           drafted  accepted  of");
-    for (name, sampling, prompt, streams) in cases {
+    for (name, sampling, (prompt, answer), streams, speculation) in cases {
         let (plain, _one) = engine(streams, 4096, None);
-        let (drafting, _other) = engine(streams, 4096, Some(speculation));
+        let (drafting, _other) = engine(streams, 4096, speculation);
         let mut ratios = [Vec::new(), Vec::new()];
         for seed in 0..ROUNDS {
             let requests = || {
                 let requests = (0..streams as u64).map(|stream| {
                     let noise = |i: u64| ((i * i * 7919 + seed * 104_729 + stream * 1299) % 1700) as u32;
                     let sampling = Sampling { seed: seed * 8 + stream, ..sampling.clone() };
-                    request((0..prompt).map(noise).collect(), sampling, 300)
+                    request((0..prompt).map(noise).collect(), sampling, answer)
                 });
                 requests.collect()
             };
@@ -202,7 +203,7 @@ fn speculation_speed() {
             "{name:28} {clock:20} {processors:20} {:7}  {:8}  {}",
             load.draft_tokens,
             load.accepted_tokens,
-            ROUNDS * streams as u64 * 300
+            ROUNDS * streams as u64 * answer as u64
         );
     }
 }

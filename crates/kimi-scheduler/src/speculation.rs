@@ -50,19 +50,18 @@ const FIRST_GUESS: [f64; GRADES] = [0.5, 0.4, 0.25];
 const NEWEST: f64 = 0.15;
 /// A draft must promise this much more than it costs.
 const MARGIN: f64 = 1.1;
-/// Steps that a sequence may lose before it has gained any.
-const CREDIT: f64 = 0.5;
-/// Steps that it may lose for each step it runs, whatever happens: what keeps looking for better times costs at most.
-const ALLOWANCE: f64 = 0.01;
+/// What a sequence may lose of each of its steps, whatever happens. Less than the 2 % that speculation may cost at most, since
+/// the price of a row is an estimate.
+const ALLOWANCE: f64 = 0.015;
 /// Gains beyond this many steps do not pay for later losses.
 const SAVINGS: f64 = 2.0;
 
 /// One sequence's proposals, what became of them, and what they may still cost.
 ///
 /// Every proposal is compared with what is sampled, also when no row was spent on it, so that its worth is known before
-/// anything is paid. The account is in steps: each accepted token saves one, each drafted token costs its row. It begins
-/// with [`CREDIT`], grows by [`ALLOWANCE`] a step and never falls below 0, so that a sequence loses at most
-/// `CREDIT + ALLOWANCE * steps`, if a row costs what the scheduler was told.
+/// anything is paid. The account is in steps: each accepted token saves one, each drafted token costs its row. It grows by
+/// [`ALLOWANCE`] a step and never falls below 0, so at any time a sequence has lost at most that share of its steps, if
+/// a row costs what the scheduler was told.
 #[derive(Debug)]
 pub(crate) struct Speculator {
     drafter: Box<dyn Drafter>,
@@ -85,7 +84,7 @@ impl Speculator {
             drafted: 0,
             cost: 0.0,
             acceptance: FIRST_GUESS,
-            account: CREDIT,
+            account: 0.0,
         }
     }
 
@@ -176,7 +175,7 @@ mod tests {
     #[test]
     fn a_copy_pays_and_noise_costs_next_to_nothing() {
         let copy = noise(300, 1000).repeat(2);
-        for (share, least) in [(0.05, 4.5), (0.2, 2.5), (0.5, 1.5)] {
+        for (share, least) in [(0.05, 4.0), (0.2, 2.4), (0.5, 1.4)] {
             let (steps, tokens) = steps_for(&copy, 310, share);
             assert!(tokens / steps > least, "row {share}: {tokens} tokens in {steps} steps");
         }
@@ -185,7 +184,7 @@ mod tests {
             for share in [0.05, 0.2, 0.5, 0.9, 1.0] {
                 let (steps, tokens) = steps_for(&noise(600, vocabulary), 100, share);
                 assert!(
-                    steps < 1.015 * tokens,
+                    steps <= (1.0 + ALLOWANCE) * tokens,
                     "{vocabulary} tokens, row {share}: {steps} steps for {tokens}"
                 );
             }
@@ -206,11 +205,22 @@ mod tests {
             }
             for share in [0.1, 0.3, 0.6] {
                 let (steps, tokens) = steps_for(&text, 50, share);
-                assert!(
-                    steps <= tokens * (1.0 + ALLOWANCE) + CREDIT,
-                    "{trust}, {share}: {steps} for {tokens}"
-                );
+                assert!(steps <= tokens * (1.0 + ALLOWANCE), "{trust}, {share}: {steps} for {tokens}");
             }
+        }
+    }
+
+    /// `cargo test --release -p kimi-scheduler --lib -- --ignored --nocapture bookkeeping_speed`
+    #[test]
+    #[ignore = "prints timings; run it alone"]
+    fn bookkeeping_speed() {
+        for (name, text) in [("random", noise(20_000, 2_000)), ("repeated", noise(2_000, 2_000).repeat(10))] {
+            let best = (0..20).map(|_| {
+                let start = std::time::Instant::now();
+                let (_, tokens) = steps_for(&text, 100, 1.0); // no draft: every token is looked up and compared
+                start.elapsed().as_secs_f64() / tokens * 1e9
+            });
+            println!("{name}: {:.0} ns a token", best.fold(f64::INFINITY, f64::min));
         }
     }
 
