@@ -75,10 +75,10 @@ pub(crate) struct EngineArgs {
     /// make the first steps slow.
     #[arg(long, value_name = "SECONDS", default_value = "1800", hide_short_help = true)]
     pub(crate) step_timeout: NonZeroU64,
-    /// Compute one token of an answer at a time, also where the answer repeats what it or its prompt said before. Text does
-    /// not depend on it.
-    #[arg(long)]
-    pub(crate) no_speculation: bool,
+    /// Compute several tokens at a time where an answer repeats what it or its prompt said before. Text does not depend on
+    /// it.
+    #[arg(long, value_enum, default_value_t = Switch::Off)]
+    pub(crate) speculation: Switch,
     /// Requests that may wait; more are answered with 429.
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub(crate) queue: usize,
@@ -160,6 +160,12 @@ pub(crate) enum KvDtype {
     F32,
     Bf16,
     Fp8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

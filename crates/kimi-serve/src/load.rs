@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tracing::info;
 
 use crate::{
-    args::{AnswerArgs, EngineArgs, ModelArgs},
+    args::{AnswerArgs, EngineArgs, ModelArgs, Switch},
     config, nano,
     progress::Progress,
 };
@@ -135,7 +135,7 @@ pub(crate) fn load(
         max_batch_tokens: engine.max_batch_tokens.get(),
         max_sequences,
         max_context,
-        speculation: (!engine.no_speculation).then_some(SPECULATION),
+        speculation: (engine.speculation == Switch::On).then_some(SPECULATION),
     };
     let config = EngineConfig { scheduler, max_waiting: engine.queue };
     let (engine, thread) = kimi_engine::start(config, Box::new(runner));
