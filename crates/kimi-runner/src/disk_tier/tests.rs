@@ -127,3 +127,21 @@ fn a_limit_below_one_block_and_a_directory_that_is_none_are_errors_that_say_so()
     let error = DiskTier::open(&wrong, IDENTITY, BLOCK).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("--kv-disk"), "{error}");
 }
+
+#[test]
+fn a_disk_that_refuses_loses_blocks_and_nothing_else() {
+    let parent = filled();
+    let (mut tier, _) = open(&parent);
+    let folder = tier.directory.path(key(9)).parent().unwrap().to_owned();
+    fs::remove_dir(&folder).unwrap();
+    let mut report = TierReport::default();
+    for number in [9, 2] {
+        tier.writer.save(key(number), content(number));
+    }
+    tier.writer.wait(&mut report);
+    assert_eq!((report.written, report.unwritten), (vec![key(2)], vec![key(9)]));
+    fs::create_dir(&folder).unwrap();
+    tier.writer.save(key(9), content(9));
+    tier.writer.wait(&mut TierReport::default());
+    assert!(tier.read(key(9)), "and is used again when it is well");
+}
