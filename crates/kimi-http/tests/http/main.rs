@@ -7,6 +7,7 @@ mod choices;
 mod completions;
 mod counting;
 mod dialects;
+mod exposure;
 mod files;
 mod garbage;
 mod guided;
