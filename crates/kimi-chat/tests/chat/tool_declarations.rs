@@ -150,10 +150,12 @@ fn the_reading_order_is_the_declared_one() {
             "properties": {"across": {"type": "number"}, "down": {"type": "number"}}}, "city": {"type": "string"}}});
     let ordered = in_reading_order(&schema);
     assert_eq!(ordered, schema, "only the order differs");
-    let names = |object: &Value| object["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let names =
+        |object: &Value| object["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&ordered), ["city", "zoom", "at", "unit"]);
     assert_eq!(names(&ordered["properties"]["at"]), ["down", "across"]);
     let text = declare(&function(&schema));
-    let places = ["city:", "zoom:", "at?:", "down:", "across?:", "unit?:"].map(|name| text.find(name).unwrap());
+    let places =
+        ["city:", "zoom:", "at?:", "down:", "across?:", "unit?:"].map(|name| text.find(name).unwrap());
     assert!(places.is_sorted(), "{text}");
 }

@@ -54,7 +54,8 @@ fn bytewise(token: TokenId) -> Vec<TokenId> {
 }
 
 fn options(choice: u8) -> ParserOptions {
-    let tool = |name: &str, argument: &str| ToolSignature { name: name.into(), arguments: vec![argument.into()] };
+    let tool =
+        |name: &str, argument: &str| ToolSignature { name: name.into(), arguments: vec![argument.into()] };
     let tools = vec![tool("search", "query"), tool("get_weather", "city")];
     ParserOptions {
         start: if choice & 1 == 0 { OutputStart::Reasoning } else { OutputStart::Content },
@@ -80,7 +81,9 @@ fn check_grammar(events: &[OutputEvent], outcome: ParsedOutcome) {
     for event in events {
         match event {
             OutputEvent::Reasoning(text) => assert!(!spoke && !text.is_empty(), "reasoning comes first"),
-            OutputEvent::Content(text) => assert!(!text.is_empty() && open.is_none(), "no text inside of calls"),
+            OutputEvent::Content(text) => {
+                assert!(!text.is_empty() && open.is_none(), "no text inside of calls")
+            }
             OutputEvent::ToolCallStarted { index, id, name } => {
                 assert!(open.is_none() && *index == calls && !name.is_empty() && !id.is_empty());
                 (open, calls) = (Some(*index), calls + 1);
@@ -106,7 +109,9 @@ fn joined(events: Vec<OutputEvent>) -> Vec<OutputEvent> {
         match (out.last_mut(), event) {
             (Some(Reasoning(last)), Reasoning(more))
             | (Some(Content(last)), Content(more))
-            | (Some(ToolArguments { json: last, .. }), ToolArguments { json: more, .. }) => last.push_str(&more),
+            | (Some(ToolArguments { json: last, .. }), ToolArguments { json: more, .. }) => {
+                last.push_str(&more)
+            }
             (_, event) => out.push(event),
         }
     }

@@ -5,14 +5,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use axum::Router;
 use kimi_engine::{EngineConfig, FakeRunner, SchedulerConfig};
 use kimi_fuzz::{VOCABULARY, markers};
-use kimi_http::{
-    AllowedHosts, ApiKeys, App, AppConfig, Contract, FileLimits, Limits, ModelCard, Service,
-};
+use kimi_http::{AllowedHosts, ApiKeys, App, AppConfig, Contract, FileLimits, Limits, ModelCard, Service};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use tokio::runtime::Runtime;
