@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
 use kimi_kernels::{
-    DenseDtype, MlaShape, PagedSpan, RopeTable, RouterConfig, SharedBytes, Weight, WeightData,
-    choose_experts, linear, mla_decode, mla_prefill, rms_norm, rope_interleaved, silu_mul,
+    Activations, DenseDtype, MlaShape, PagedSpan, RopeTable, RouterConfig, SharedBytes, Weight, WeightData,
+    choose_experts, linear, mla_decode, mla_prefill, rms_norm, rope_interleaved,
 };
 
 const HIDDEN: usize = 7168;
@@ -16,21 +16,38 @@ const ROTATION_BYTES: usize = 256 << 20;
 type MakeWeight = fn(usize, usize) -> Weight;
 
 fn main() -> Result<()> {
-    let formats: [(&str, MakeWeight); 3] = [("bf16", bf16), ("int4", int4), ("fp8", fp8)];
-    for (name, make) in formats {
+    let only = std::env::args().nth(1).unwrap_or_default();
+    let only_rows = std::env::args().nth(2).unwrap_or_default();
+    let exact = Activations::F32;
+    let formats: [(&str, MakeWeight, Activations); 4] = [
+        ("bf16", bf16, exact),
+        ("int4", int4, exact),
+        ("int4 × int8", int4, Activations::Int8),
+        ("fp8", fp8, exact),
+    ];
+    for (name, make, activations) in formats {
+        if !name.contains(&only) {
+            continue;
+        }
         let weights = rotation(make);
         for rows in [1, 16, 64, 512] {
+            if !format!("{rows}").contains(&only_rows) {
+                continue;
+            }
             let (x, out) = (ramp(&[rows, HIDDEN])?, ramp(&[rows, 2048])?);
             let mut turn = 0;
             let seconds = best(|| {
                 turn += 1;
-                linear(&x, &weights[turn % weights.len()], &out)
+                linear(&x, &weights[turn % weights.len()], activations, &out)
             })?;
             let (bytes, operations) = (size(&weights[0]) as f64, 2.0 * (rows * HIDDEN * 2048) as f64);
             let rates =
                 format!("{:.1} GB/s {:.0} GFLOP/s", bytes / seconds / 1e9, operations / seconds / 1e9);
             print(&format!("linear {name} [2048, 7168] on {rows}"), seconds, &rates);
         }
+    }
+    if !only.is_empty() {
+        return Ok(());
     }
     small_ops()?;
     attention()
@@ -39,7 +56,6 @@ fn main() -> Result<()> {
 fn small_ops() -> Result<()> {
     let (x, weight, out) = (ramp(&[1, HIDDEN])?, ramp(&[HIDDEN])?, ramp(&[1, HIDDEN])?);
     print("rms_norm [1, 7168]", best(|| rms_norm(&x, &weight, 1e-5, &out))?, "");
-    print("silu_mul [1, 7168]", best(|| silu_mul(&x, &weight.unsqueeze(0)?, &out))?, "");
     let (q, table) = (
         ramp(&[1, 64, 64])?,
         RopeTable { inv_freq: (1..=32).map(|i| 1.0 / i as f32).collect(), multiplier: 1.0 },

@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-mod cache_blocks;
+pub use gated_mlp::{GatedMlp, gated_mlps};
+pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
+pub use linear::{Activations, dequantize, linear};
 mod cpu;
 mod embedding;
+mod gated_mlp;
 mod latent_cache;
 mod latent_fp8;
 mod linear;
@@ -11,10 +14,11 @@ mod mla;
 mod mla_decode;
 mod mla_prefill;
 mod moe;
+mod product;
+mod quantized_rows;
 mod rms_norm;
 mod rope;
 mod router;
-mod silu_mul;
 mod softmax;
 mod vectorized;
 mod weight;
@@ -23,16 +27,17 @@ mod weight_rows;
 pub use cache_blocks::{read_block, write_block};
 pub use cpu::add_assign;
 pub use embedding::embed;
+pub use gated_mlp::{GatedMlp, gated_mlps};
 pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
-pub use linear::{FEW_ROWS, dequantize, linear};
+pub use linear::{Activations, dequantize, linear};
 pub use mla::MlaShape;
 pub use mla_decode::mla_decode;
 pub use mla_prefill::mla_prefill;
-pub use moe::{ExpertPlan, gather_rows, scatter_add_rows};
+pub use moe::{ExpertPlan, gather_rows};
+pub use product::FEW_ROWS;
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope_interleaved};
 pub use router::{RouterConfig, choose_experts, expert_weights};
-pub use silu_mul::silu_mul;
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
 
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.
@@ -40,13 +45,13 @@ pub mod reference {
     pub use crate::{
         cpu::add_assign_reference as add_assign,
         embedding::embed_reference as embed,
+        gated_mlp::gated_mlps_reference as gated_mlps,
         latent_cache::{read_latents_reference as read_latents, write_latents_reference as write_latents},
-        linear::linear_reference as linear,
+        linear::{linear_reference as linear, round_to_int8_reference as round_to_int8},
         mla::mla_reference as mla,
-        moe::{gather_rows_reference as gather_rows, scatter_add_rows_reference as scatter_add_rows},
+        moe::gather_rows_reference as gather_rows,
         rms_norm::rms_norm_reference as rms_norm,
         rope::rope_reference as rope_interleaved,
         router::{choose_experts_reference as choose_experts, expert_weights_reference as expert_weights},
-        silu_mul::silu_mul_reference as silu_mul,
     };
 }

@@ -1,9 +1,6 @@
 //! `y = x · Wᵀ` for weights as they are stored.
 //!
-//! A weight row is widened to f32 in a buffer that stays in the nearest cache and is used at once; whole weights
-//! are never converted. Few rows of `x`: one dot product for each, in an order that does not depend on how many
-//! there are, so that a sequence's numbers do not change when others join the batch. Many rows: tiles of output
-//! features go through a matrix product.
+//! Whole weights are never converted: see `product.rs` for how a few output features are computed.
 
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
@@ -11,28 +8,43 @@ use rayon::prelude::*;
 use crate::{
     Weight,
     cpu::{PARALLEL_WORK, RowsMut, RowsRef, expect_size},
-    matmul::{Matrix, MatrixMut, Output, Threads, matmul},
-    vectorized::dot_rows,
+    product::{Inputs, multiply},
+    quantized_rows::QuantizedRows,
     weight_rows::WeightRows,
 };
 
-/// Up to this many rows of `x`, dot products beat widening into tiles, and each row gets the numbers it gets alone, to the
-/// last bit.
-pub const FEW_ROWS: usize = 16;
-/// f32 numbers in a tile of widened weights: 512 KiB, about half of a core's second-level cache.
-const TILE_NUMBERS: usize = 1 << 17;
+/// How exactly activations meet 4-bit weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// f32, as they are.
+    #[default]
+    F32,
+    /// Rounded to 8 bits, with a scale for each 32 columns, where the CPU multiplies bytes (AVX-512 VNNI) and the
+    /// weight's rows are whole blocks of 128 columns with bf16 scales. Everything else stays f32.
+    Int8,
+}
 
 /// `out[.., o] = Σ_i x[.., i] * W[o, i]`. `x` is f32 `[.., in]`, `out` is f32 `[.., out]`.
 ///
 /// # Errors
 /// When shapes do not fit the weight or its byte counts do not fit its shape.
-pub fn linear(x: &Tensor, weight: &Weight, out: &Tensor) -> Result<()> {
-    out.inplace_op2(x, &Linear { weight })
+pub fn linear(x: &Tensor, weight: &Weight, activations: Activations, out: &Tensor) -> Result<()> {
+    out.inplace_op2(x, &Linear { weight, activations })
 }
 
 /// Reference of [`linear`]: the whole weight in f32 and one `matmul`. Returns f32 `[rows, out]`; `x` is `[rows, in]`.
 pub fn linear_reference(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     x.matmul(&dequantize(weight)?.t()?)
+}
+
+/// Reference of [`Activations::Int8`]: each group of 32 columns rounded to 8 bits, as f32 again. `x` is `[rows, in]`.
+pub fn round_to_int8_reference(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    let groups = x.reshape((rows, columns / 32, 32))?;
+    let largest = groups.abs()?.max_keepdim(2)?; // [rows, columns / 32, 1]
+    // Adding 1.5 * 2^23 leaves no bits for fractions: to the nearest, ties to even.
+    let codes = ((groups.broadcast_mul(&(largest.recip()? * 127.0)?)? + 12_582_912.0)? - 12_582_912.0)?;
+    codes.broadcast_mul(&(largest / 127.0)?)?.reshape((rows, columns))
 }
 
 /// The whole weight as an f32 tensor `[out, in]`. For references and tests: a large model does not fit in memory so.
@@ -47,6 +59,7 @@ pub fn dequantize(weight: &Weight) -> Result<Tensor> {
 
 struct Linear<'a> {
     weight: &'a Weight,
+    activations: Activations,
 }
 
 impl InplaceOp2 for Linear<'_> {
@@ -66,76 +79,45 @@ impl InplaceOp2 for Linear<'_> {
         expect_size(self.name(), "width of x", x.width, self.weight.in_features)?;
         expect_size(self.name(), "width of the output", out.width, self.weight.out_features)?;
         expect_size(self.name(), "rows of the output", out.rows, x.rows)?;
-        linear_rows(x, WeightRows::new(self.weight)?, &mut out);
+        linear_rows(x, WeightRows::new(self.weight)?, self.activations, &mut out);
         Ok(())
     }
 }
 
 /// [`linear`] on rows whose sizes were checked.
-pub(crate) fn linear_rows(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
+pub(crate) fn linear_rows(
+    x: RowsRef<'_>,
+    weight: WeightRows<'_>,
+    activations: Activations,
+    out: &mut RowsMut<'_>,
+) {
     if x.rows == 0 || weight.rows() == 0 {
         return;
     }
-    if x.rows <= FEW_ROWS { by_dot_products(x, weight, out) } else { by_tiles(x, weight, out) }
-}
-
-fn by_dot_products(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
-    // Threads split the output features, so they write the transposed result and each owns a contiguous part.
+    let quantized = weight.takes(activations).then(|| QuantizedRows::new(x));
+    let inputs = Inputs::new(x, quantized.as_ref(), 0..x.rows);
     let features = weight.rows();
+    // Threads split the output features, so they write the transposed result and each owns a contiguous part.
     let mut transposed = vec![0.0; features * x.rows]; // [features, rows]
-    let run = |first: usize, part: &mut [f32]| {
-        let mut weight_row = vec![0.0; weight.columns()];
-        for (feature, results) in part.chunks_mut(x.rows).enumerate() {
-            weight.read(first + feature, &mut weight_row);
-            dot_rows(&weight_row, x.data, x.stride, results);
-        }
-    };
-    let work = x.rows * features * weight.columns();
-    if work < PARALLEL_WORK {
-        run(0, &mut transposed);
+    if x.rows * features * weight.columns() < PARALLEL_WORK {
+        multiply(&inputs, weight, 0..features, &mut transposed);
     } else {
         // More parts than threads: a thread that loses its core to another process does not hold up the rest.
-        let part = features.div_ceil(rayon::current_num_threads() * 4);
-        transposed.par_chunks_mut(part * x.rows).enumerate().for_each(|(index, out)| run(index * part, out));
+        let part = features.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(4);
+        transposed.par_chunks_mut(part * x.rows).enumerate().for_each(|(index, out)| {
+            multiply(&inputs, weight, index * part..index * part + out.len() / x.rows, out);
+        });
     }
-    for row in 0..x.rows {
-        for (out, results) in out.row(row).iter_mut().zip(transposed.chunks_exact(x.rows)) {
-            *out = results[row];
+    // A few features at a time, whose results stay in the nearest cache while the rows take theirs.
+    for (part, results) in transposed.chunks(TRANSPOSED * x.rows).enumerate() {
+        for row in 0..x.rows {
+            let out = &mut out.row(row)[part * TRANSPOSED..];
+            for (out, results) in out.iter_mut().zip(results.chunks_exact(x.rows)) {
+                *out = results[row];
+            }
         }
     }
 }
 
-fn by_tiles(x: RowsRef<'_>, weight: WeightRows<'_>, out: &mut RowsMut<'_>) {
-    let columns = weight.columns();
-    let tile_rows = (TILE_NUMBERS / columns.max(1)).clamp(1, weight.rows());
-    let threads =
-        if x.rows * weight.rows() * columns < PARALLEL_WORK { Threads::Caller } else { Threads::Pool };
-    let mut tile = vec![0.0; tile_rows * columns];
-    for first in (0..weight.rows()).step_by(tile_rows) {
-        let rows = tile_rows.min(weight.rows() - first);
-        widen_tile(weight, first, &mut tile[..rows * columns], threads);
-        matmul(
-            &mut MatrixMut { data: &mut out.data[first..], row_stride: out.stride },
-            Output::Overwrite,
-            Matrix::new(x.data, x.rows, columns, x.stride),
-            Matrix::new(&tile, rows, columns, columns).transposed(),
-            1.0,
-            threads,
-        );
-    }
-}
-
-fn widen_tile(weight: WeightRows<'_>, first: usize, tile: &mut [f32], threads: Threads) {
-    let columns = weight.columns();
-    match threads {
-        Threads::Caller => {
-            tile.chunks_mut(columns).enumerate().for_each(|(row, out)| weight.read(first + row, out));
-        }
-        Threads::Pool => {
-            tile.par_chunks_mut(columns)
-                .with_min_len(16)
-                .enumerate()
-                .for_each(|(row, out)| weight.read(first + row, out));
-        }
-    }
-}
+/// Features whose results are moved into the output together.
+const TRANSPOSED: usize = 16;

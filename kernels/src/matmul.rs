@@ -50,27 +50,11 @@ pub(crate) enum Output {
     Add,
 }
 
-/// Who multiplies.
-#[derive(Clone, Copy)]
-pub(crate) enum Threads {
-    /// The caller alone: it is one of several threads already.
-    Caller,
-    /// All threads of the pool.
-    Pool,
-}
-
-/// `out = factor * lhs · rhs`, or `out += …`.
+/// `out = factor * lhs · rhs`, or `out += …`, on the caller's thread.
 ///
 /// # Panics
 /// When inner sizes differ or a slice is too short for its matrix: a bug of the calling op.
-pub(crate) fn matmul(
-    out: &mut MatrixMut<'_>,
-    old: Output,
-    lhs: Matrix<'_>,
-    rhs: Matrix<'_>,
-    factor: f32,
-    threads: Threads,
-) {
+pub(crate) fn matmul(out: &mut MatrixMut<'_>, old: Output, lhs: Matrix<'_>, rhs: Matrix<'_>, factor: f32) {
     let (rows, columns, inner) = (lhs.rows, rhs.columns, lhs.columns);
     if rows == 0 || columns == 0 {
         return;
@@ -79,10 +63,6 @@ pub(crate) fn matmul(
     assert!(lhs.span() <= lhs.data.len() && rhs.span() <= rhs.data.len(), "operand outside its slice");
     assert!(out.row_stride >= columns, "overlapping output rows");
     assert!((rows - 1) * out.row_stride + columns <= out.data.len(), "output outside its slice");
-    let parallelism = match threads {
-        Threads::Caller => Parallelism::None,
-        Threads::Pool => Parallelism::Rayon(0),
-    };
     #[expect(unsafe_code, reason = "gemm takes raw pointers")]
     // SAFETY: the assertions above keep every element that gemm computes an address for inside its slice, and the
     // output, borrowed mutably, overlaps neither operand nor itself.
@@ -106,7 +86,7 @@ pub(crate) fn matmul(
             false,
             false,
             false,
-            parallelism,
+            Parallelism::None,
         );
     }
 }

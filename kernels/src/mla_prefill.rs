@@ -12,8 +12,8 @@ use crate::{
     Weight,
     cpu::{RowsMut, RowsRef},
     latent_cache::PagedSpan,
-    linear::linear_rows,
-    matmul::{Matrix, MatrixMut, Output, Threads, matmul},
+    linear::{Activations, linear_rows},
+    matmul::{Matrix, MatrixMut, Output, matmul},
     mla::{MlaArguments, MlaShape},
     softmax::RunningSoftmax,
     vectorized::scale,
@@ -81,6 +81,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
             linear_rows(
                 latents,
                 kv_b,
+                Activations::F32,
                 &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );
             let tile = Tile { first, count, entries, kv };
@@ -152,7 +153,7 @@ impl MlaPrefill<'_> {
             (Matrix::new(&q_data[nope..], rows.len(), rope, heads * q.stride), k_pe, Output::Add),
         ] {
             let out = &mut MatrixMut { data: scores, row_stride: tile.count };
-            matmul(out, old, q, k.transposed(), factor, Threads::Caller);
+            matmul(out, old, q, k.transposed(), factor);
         }
     }
 
@@ -180,6 +181,6 @@ impl MlaPrefill<'_> {
         let v = Matrix::new(&tile.kv[head * self.shape.kv_rows() + nope..], tile.count, value, kv_stride);
         let weights = Matrix::new(scores, rows.len(), tile.count, tile.count);
         let out = &mut MatrixMut { data: values_out, row_stride: value };
-        matmul(out, Output::Add, weights, v, 1.0, Threads::Caller);
+        matmul(out, Output::Add, weights, v, 1.0);
     }
 }

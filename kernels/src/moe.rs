@@ -1,14 +1,8 @@
-//! Moving rows between tokens and experts.
-//!
-//! The tokens of one expert are gathered into a contiguous matrix, go through its three linears together, and are
-//! added back with their weights. [`ExpertPlan`] says which rows those are.
+//! Which tokens go to which experts, and picking rows.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
-use crate::{
-    cpu::{RowsMut, RowsRef, expect_size},
-    vectorized::add_scaled,
-};
+use crate::cpu::{RowsMut, RowsRef, expect_size};
 
 /// The chosen experts of a batch, turned around: for each expert, its tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,17 +61,6 @@ pub fn gather_rows_reference(x: &Tensor, rows: &[u32]) -> Result<Tensor> {
     x.index_select(&Tensor::new(rows, x.device())?, 0)
 }
 
-/// `out[rows[i]] += weights[i] * x[i]`. f32 `[rows.len(), width]` into `[tokens, width]`.
-pub fn scatter_add_rows(x: &Tensor, rows: &[u32], weights: &[f32], out: &Tensor) -> Result<()> {
-    out.inplace_op2(x, &ScatterAddRows { rows, weights })
-}
-
-/// Reference of [`scatter_add_rows`]: candle's `index_add`.
-pub fn scatter_add_rows_reference(x: &Tensor, rows: &[u32], weights: &[f32], out: &Tensor) -> Result<Tensor> {
-    let weights = Tensor::new(weights, x.device())?.unsqueeze(1)?;
-    out.index_add(&Tensor::new(rows, x.device())?, &x.broadcast_mul(&weights)?, 0)
-}
-
 struct GatherRows<'a> {
     rows: &'a [u32],
 }
@@ -101,36 +84,6 @@ impl InplaceOp2 for GatherRows<'_> {
         for (row, &source) in self.rows.iter().enumerate() {
             check_row(self.name(), source, x.rows)?;
             out.row(row).copy_from_slice(x.row(source as usize));
-        }
-        Ok(())
-    }
-}
-
-struct ScatterAddRows<'a> {
-    rows: &'a [u32],
-    weights: &'a [f32],
-}
-
-impl InplaceOp2 for ScatterAddRows<'_> {
-    fn name(&self) -> &'static str {
-        "scatter_add_rows"
-    }
-
-    fn cpu_fwd(
-        &self,
-        out: &mut CpuStorage,
-        layout: &Layout,
-        x: &CpuStorage,
-        x_layout: &Layout,
-    ) -> Result<()> {
-        let x = RowsRef::new(self.name(), (x, x_layout))?;
-        let mut out = RowsMut::new(self.name(), out, layout)?;
-        expect_size(self.name(), "rows of x", x.rows, self.rows.len())?;
-        expect_size(self.name(), "weights", self.weights.len(), self.rows.len())?;
-        expect_size(self.name(), "width of the output", out.width, x.width)?;
-        for (row, (&target, &weight)) in self.rows.iter().zip(self.weights).enumerate() {
-            check_row(self.name(), target, out.rows)?;
-            add_scaled(out.row(target as usize), weight, x.row(row));
         }
         Ok(())
     }

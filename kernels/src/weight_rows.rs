@@ -2,7 +2,12 @@
 
 use candle_core::{Result, bail};
 
-use crate::{DenseDtype, Weight, WeightData, vectorized::vectorized};
+use crate::{Activations, DenseDtype, Weight, WeightData, vectorized::vectorized};
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    avx512::{Avx512, Int4Rows},
+    quantized_rows,
+};
 
 /// Columns that share a scale in `Int4Group32`.
 const INT4_GROUP: usize = 32;
@@ -47,6 +52,39 @@ impl<'a> WeightRows<'a> {
         self.weight.in_features
     }
 
+    /// Whether products with this weight use activations rounded like this.
+    pub(crate) fn takes(self, activations: Activations) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return activations == Activations::Int8
+            && self.int4_blocks().is_some()
+            && Avx512::detect().is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// The bytes of all rows, if they are bf16.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bf16(self) -> Option<&'a [u8]> {
+        match &self.weight.data {
+            WeightData::Dense { dtype: DenseDtype::Bf16, bytes } => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// int4 rows that are whole blocks of 128 columns, with bf16 scales.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn int4_blocks(self) -> Option<Int4Blocks<'a>> {
+        let columns = self.columns();
+        match &self.weight.data {
+            WeightData::Int4Group32 { packed, scales, scale_dtype: DenseDtype::Bf16 }
+                if columns.is_multiple_of(quantized_rows::COLUMNS) =>
+            {
+                Some(Int4Blocks { codes: packed, scales, columns })
+            }
+            _ => None,
+        }
+    }
+
     /// Writes row `row` to `out[..columns]`.
     pub(crate) fn read(self, row: usize, out: &mut [f32]) {
         let columns = self.weight.in_features;
@@ -67,6 +105,27 @@ impl<'a> WeightRows<'a> {
                 let scales = &scale_inv[row / FP8_BLOCK * blocks * 4..][..blocks * 4];
                 fp8_row(&codes[row * columns..][..columns], scales, out);
             }
+        }
+    }
+}
+
+/// The bytes of all rows of an int4 weight.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Int4Blocks<'a> {
+    codes: &'a [u8],
+    scales: &'a [u8],
+    columns: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a> Int4Blocks<'a> {
+    /// Some of the rows.
+    pub(crate) fn features(self, range: std::ops::Range<usize>) -> Int4Rows<'a> {
+        let (codes, scales) = (self.columns / 2, self.columns / INT4_GROUP * 2);
+        Int4Rows {
+            codes: &self.codes[range.start * codes..range.end * codes],
+            scales: &self.scales[range.start * scales..range.end * scales],
         }
     }
 }

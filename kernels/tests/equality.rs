@@ -5,6 +5,7 @@
 mod equality {
     mod attention;
     mod elementwise;
+    mod gated_mlp;
     pub(crate) mod harness;
     mod linear;
     mod routing;

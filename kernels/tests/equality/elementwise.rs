@@ -1,7 +1,7 @@
 //! Normalization, activation, addition, rotation.
 
 use candle_core::Tensor;
-use kimi_kernels::{RopeTable, add_assign, reference, rms_norm, rope_interleaved, silu_mul};
+use kimi_kernels::{RopeTable, add_assign, reference, rms_norm, rope_interleaved};
 
 use super::harness::{Random, assert_close, numbers, unwritten};
 
@@ -20,15 +20,6 @@ fn rms_norm_equals_its_reference_also_on_views() {
     let (zeros, out) = (unwritten(&[1, 8]).zeros_like().unwrap(), unwritten(&[1, 8]));
     rms_norm(&zeros, &random.tensor(&[8]), 1e-6, &out).unwrap();
     assert_eq!(numbers(&out), [0.0; 8]);
-}
-
-#[test]
-fn silu_mul_equals_its_reference() {
-    let mut random = Random::new(11);
-    let gate = (random.tensor(&[6, 37]) * 30.0).unwrap();
-    let (up, out) = (random.tensor(&[6, 37]), unwritten(&[6, 37]));
-    silu_mul(&gate, &up, &out).unwrap();
-    assert_close("silu_mul", &out, &reference::silu_mul(&gate, &up).unwrap(), 1e-5);
 }
 
 #[test]

@@ -46,10 +46,24 @@ impl Random {
     }
 
     pub(crate) fn int4(&mut self, out_features: usize, in_features: usize) -> Weight {
+        self.int4_with(out_features, in_features, |random| random.float() * 0.2)
+    }
+
+    /// Scales are powers of two: a code times its scale needs no rounding.
+    pub(crate) fn int4_exact(&mut self, out_features: usize, in_features: usize) -> Weight {
+        self.int4_with(out_features, in_features, |random| 0.5_f32.powi(random.below(6) as i32))
+    }
+
+    fn int4_with(
+        &mut self,
+        out_features: usize,
+        in_features: usize,
+        scale: impl Fn(&mut Self) -> f32,
+    ) -> Weight {
         let packed: Vec<u8> =
             (0..out_features * in_features.div_ceil(8) * 4).map(|_| self.below(256) as u8).collect();
         let groups = out_features * in_features.div_ceil(32);
-        let scales: Vec<f32> = (0..groups).map(|_| self.float() * 0.2).collect();
+        let scales: Vec<f32> = (0..groups).map(|_| scale(self)).collect();
         let scales = unaligned(&encode(DenseDtype::Bf16, &scales));
         let data =
             WeightData::Int4Group32 { packed: unaligned(&packed), scales, scale_dtype: DenseDtype::Bf16 };

@@ -1,6 +1,7 @@
 //! Linear layers and the embedding, in every weight format.
 
-use kimi_kernels::{DenseDtype, Weight, embed, linear, reference};
+use candle_core::{Device, Tensor};
+use kimi_kernels::{Activations, DenseDtype, Weight, embed, linear, reference};
 
 use super::harness::{Random, assert_close, numbers, unwritten};
 
@@ -14,6 +15,14 @@ fn formats(random: &mut Random, out_features: usize, in_features: usize) -> Vec<
     ]
 }
 
+/// Whether this CPU has the kernels for AVX-512.
+fn multiplies_bytes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 #[test]
 fn linear_equals_its_reference() {
     let mut random = Random::new(1);
@@ -23,7 +32,7 @@ fn linear_equals_its_reference() {
             for rows in [1, 2, 16, 17, 70] {
                 let x = random.tensor(&[rows, in_features]);
                 let out = unwritten(&[rows, out_features]);
-                linear(&x, &weight, &out).unwrap();
+                linear(&x, &weight, Activations::F32, &out).unwrap();
                 let what = format!("{format} [{out_features}, {in_features}] on {rows} rows");
                 assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-4);
             }
@@ -38,7 +47,7 @@ fn linear_reads_and_writes_views() {
     for rows in [3, 20] {
         let (wide, out) = (random.tensor(&[rows, 100]), unwritten(&[rows + 4, 24]));
         let x = wide.narrow(1, 30, 64).unwrap();
-        linear(&x, &weight, &out.narrow(0, 2, rows).unwrap()).unwrap();
+        linear(&x, &weight, Activations::F32, &out.narrow(0, 2, rows).unwrap()).unwrap();
         let expected = reference::linear(&x.contiguous().unwrap(), &weight).unwrap();
         assert_close("view", &out.narrow(0, 2, rows).unwrap(), &expected, 1e-4);
         let untouched = |row| numbers(&out.narrow(0, row, 2).unwrap()).iter().all(|n| *n == f32::MAX);
@@ -47,16 +56,54 @@ fn linear_reads_and_writes_views() {
 }
 
 #[test]
+fn int8_activations_equal_their_reference() {
+    let mut random = Random::new(6);
+    for (out_features, in_features) in [(1, 128), (5, 256), (67, 1536), (700, 640)] {
+        let weight = random.int4_exact(out_features, in_features);
+        for rows in [1, 2, 3, 5, 8, 9, 33] {
+            let x = random.tensor(&[rows, in_features]);
+            let out = unwritten(&[rows, out_features]);
+            linear(&x, &weight, Activations::Int8, &out).unwrap();
+            let what = format!("int8 × int4 [{out_features}, {in_features}] on {rows} rows");
+            let rounded = reference::round_to_int8(&x).unwrap();
+            let x = if multiplies_bytes() { rounded } else { x };
+            assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-3);
+        }
+    }
+}
+
+#[test]
+fn int8_activations_keep_what_is_not_finite() {
+    let mut random = Random::new(7);
+    let weight = random.int4(8, 256);
+    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = numbers(&random.tensor(&[3, 256]));
+        x[256 + 200] = broken;
+        let x = Tensor::from_vec(x, (3, 256), &Device::Cpu).unwrap();
+        let out = unwritten(&[3, 8]);
+        linear(&x, &weight, Activations::Int8, &out).unwrap();
+        let finite = |row| numbers(&out.narrow(0, row, 1).unwrap()).iter().all(|n: &f32| n.is_finite());
+        assert!(finite(0) && !finite(1) && finite(2), "{broken}");
+    }
+}
+
+#[test]
 fn a_row_does_not_depend_on_its_neighbours() {
     let mut random = Random::new(3);
-    let weight = random.dense(DenseDtype::Bf16, 300, 256);
-    let x = random.tensor(&[16, 256]);
-    let together = unwritten(&[16, 300]);
-    linear(&x, &weight, &together).unwrap();
-    for row in 0..16 {
-        let alone = unwritten(&[1, 300]);
-        linear(&x.narrow(0, row, 1).unwrap(), &weight, &alone).unwrap();
-        assert_eq!(numbers(&alone), numbers(&together.narrow(0, row, 1).unwrap()));
+    for (format, weight) in formats(&mut random, 300, 256) {
+        for activations in [Activations::F32, Activations::Int8] {
+            // Elsewhere more rows take a matrix product.
+            let rows = if multiplies_bytes() { 70 } else { 16 };
+            let x = random.tensor(&[rows, 256]);
+            let together = unwritten(&[rows, 300]);
+            linear(&x, &weight, activations, &together).unwrap();
+            for row in 0..rows {
+                let alone = unwritten(&[1, 300]);
+                linear(&x.narrow(0, row, 1).unwrap(), &weight, activations, &alone).unwrap();
+                let expected = numbers(&together.narrow(0, row, 1).unwrap());
+                assert_eq!(numbers(&alone), expected, "{format} {activations:?}");
+            }
+        }
     }
 }
 
@@ -64,7 +111,7 @@ fn a_row_does_not_depend_on_its_neighbours() {
 fn wrong_shapes_are_refused() {
     let weight = Random::new(4).dense(DenseDtype::F32, 4, 8);
     for (x, out) in [([2, 7], [2, 4]), ([2, 8], [2, 5]), ([2, 8], [3, 4])] {
-        let error = linear(&unwritten(&x), &weight, &unwritten(&out)).unwrap_err();
+        let error = linear(&unwritten(&x), &weight, Activations::F32, &unwritten(&out)).unwrap_err();
         assert!(error.to_string().contains("linear:"), "{error}");
     }
 }

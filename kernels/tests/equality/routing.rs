@@ -1,9 +1,7 @@
 //! The router, and rows on their way to experts and back.
 
 use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{
-    ExpertPlan, RouterConfig, choose_experts, expert_weights, gather_rows, reference, scatter_add_rows,
-};
+use kimi_kernels::{ExpertPlan, RouterConfig, choose_experts, expert_weights, gather_rows, reference};
 use proptest::prelude::*;
 
 use super::harness::{Random, assert_close, numbers, unwritten};
@@ -68,16 +66,11 @@ fn impossible_groups_are_refused() {
 }
 
 #[test]
-fn gather_and_scatter_equal_their_references() {
-    let mut random = Random::new(22);
-    let (x, rows, weights) = (random.tensor(&[6, 33]), [4, 0, 5, 4], [0.5, -1.0, 2.0, 0.25]);
+fn gather_equals_its_reference() {
+    let (x, rows) = (Random::new(22).tensor(&[6, 33]), [4, 0, 5, 4]);
     let gathered = unwritten(&[4, 33]);
     gather_rows(&x, &rows, &gathered).unwrap();
     assert_close("gather", &gathered, &reference::gather_rows(&x, &rows).unwrap(), 0.0);
-    let out = random.tensor(&[6, 33]);
-    let expected = reference::scatter_add_rows(&gathered, &rows, &weights, &out).unwrap();
-    scatter_add_rows(&gathered, &rows, &weights, &out).unwrap();
-    assert_close("scatter", &out, &expected, 1e-6);
     assert!(gather_rows(&x, &[6], &unwritten(&[1, 33])).is_err());
 }
 

@@ -1,4 +1,4 @@
-//! Prints how fast a checkpoint computes: `cargo run --release -p kimi-k2 --example speed -- models/kimi-nano`.
+//! Prints how fast a checkpoint computes: `cargo run --release -p kimi-k2 --example speed -- models/kimi-nano [int8]`.
 
 use std::{path::PathBuf, time::Instant};
 

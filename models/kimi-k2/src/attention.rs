@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
-    MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved, write_latents,
+    Activations, MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved, write_latents,
 };
 
 use crate::{
@@ -48,6 +48,7 @@ pub(crate) struct Step<'a> {
     pub(crate) spans: Vec<PagedSpan<'a>>,
     pub(crate) rope: &'a RopeTable,
     pub(crate) form: AttentionForm,
+    pub(crate) activations: Activations,
 }
 
 /// One layer's attention.

@@ -63,8 +63,8 @@ impl DecoderLayer {
 
         let normed = self.post_attention_norm.forward(x)?; // [rows, hidden]
         let transformed = match &self.feed_forward {
-            FeedForward::Dense(mlp) => mlp.forward(&normed)?,
-            FeedForward::Experts(experts) => experts.forward(&normed)?,
+            FeedForward::Dense(mlp) => mlp.forward(&normed, step.activations)?,
+            FeedForward::Experts(experts) => experts.forward(&normed, step.activations)?,
         }; // [rows, hidden]
         taps.tap(TapPoint::FeedForward(self.index), &transformed)?;
         add_assign(x, &transformed)?;

@@ -1,7 +1,7 @@
 //! A linear layer of the model: a stored weight and the op that multiplies with it.
 
 use candle_core::{DType, Device, Tensor};
-use kimi_kernels::Weight;
+use kimi_kernels::{Activations, Weight};
 
 use crate::{Checkpoint, CheckpointError};
 
@@ -29,7 +29,7 @@ impl Linear {
     /// f32 `[rows, in]` to f32 `[rows, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let out = Tensor::zeros((x.dim(0)?, self.weight.out_features), DType::F32, &Device::Cpu)?;
-        kimi_kernels::linear(x, &self.weight, &out)?;
+        kimi_kernels::linear(x, &self.weight, Activations::F32, &out)?;
         Ok(out)
     }
 }

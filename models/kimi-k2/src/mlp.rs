@@ -1,7 +1,7 @@
 //! The gated feed-forward block: dense layers, shared experts and each routed expert.
 
 use candle_core::Tensor;
-use kimi_kernels::silu_mul;
+use kimi_kernels::{Activations, GatedMlp, gated_mlps};
 
 use crate::{Checkpoint, CheckpointError, linear::Linear, tensor_names as names};
 
@@ -28,11 +28,16 @@ impl Mlp {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let gate = self.gate.forward(x)?; // [rows, inner]
-        let up = self.up.forward(x)?; // [rows, inner]
-        let product = gate.zeros_like()?; // [rows, inner]
-        silu_mul(&gate, &up, &product)?;
-        self.down.forward(&product) // [rows, hidden]
+    /// The block with the tokens that go through it, and what it counts for each.
+    pub(crate) fn with<'a>(&'a self, rows: &'a [u32], shares: &'a [f32]) -> GatedMlp<'a> {
+        GatedMlp { gate: self.gate.weight(), up: self.up.weight(), down: self.down.weight(), rows, shares }
+    }
+
+    /// All rows of `x`, f32 `[rows, hidden]`.
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
+        let rows: Vec<u32> = (0..x.dim(0)? as u32).collect();
+        let out = x.zeros_like()?; // [rows, hidden]
+        gated_mlps(x, &[self.with(&rows, &vec![1.0; rows.len()])], activations, &out)?;
+        Ok(out)
     }
 }

@@ -1,7 +1,7 @@
 //! The model: token ids in, logits out.
 
 use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{PagedSpan, RopeTable, embed, gather_rows};
+use kimi_kernels::{Activations, PagedSpan, RopeTable, embed, gather_rows};
 
 use crate::{
     AttentionForm, Batch, Checkpoint, KvPool, ModelConfig, ModelError, NoTaps, TapPoint, Taps,
@@ -21,11 +21,13 @@ pub struct KimiModel {
     lm_head: Linear,
 }
 
-/// Choices that do not change what is computed.
+/// Choices of how it is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ModelOptions {
     /// Form of attention.
     pub attention: AttentionForm,
+    /// How exactly activations meet 4-bit weights. The default is exact.
+    pub activations: Activations,
 }
 
 impl KimiModel {
@@ -120,6 +122,7 @@ impl KimiModel {
                 .collect(),
             rope: &self.rope,
             form: self.options.attention,
+            activations: self.options.activations,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The mixture of experts: a router, the experts it chooses, the experts everyone shares.
 
 use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{ExpertPlan, RouterConfig, choose_experts, expert_weights, gather_rows, scatter_add_rows};
+use kimi_kernels::{Activations, ExpertPlan, RouterConfig, choose_experts, expert_weights, gated_mlps};
 
 use crate::{Checkpoint, ModelConfig, ModelError, linear::Linear, mlp::Mlp, tensor_names as names};
 
@@ -47,21 +47,16 @@ impl MixtureOfExperts {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (tokens, hidden) = x.dims2()?;
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
         let plan = self.route(x)?;
-        let out = match &self.shared {
-            Some(shared) => shared.forward(x)?,
-            None => x.zeros_like()?,
-        }; // [tokens, hidden]
-        debug_assert_eq!(out.dims(), [tokens, hidden]);
-        for (expert, range) in &plan.experts {
-            let rows = &plan.rows[range.clone()];
-            let gathered = Tensor::zeros((rows.len(), hidden), DType::F32, &Device::Cpu)?; // [rows, hidden]
-            gather_rows(x, rows, &gathered)?;
-            let result = self.experts[*expert].forward(&gathered)?; // [rows, hidden]
-            scatter_add_rows(&result, rows, &plan.weights[range.clone()], &out)?;
-        }
+        let all: Vec<u32> = (0..x.dim(0)? as u32).collect();
+        let ones = vec![1.0; all.len()];
+        let shared = self.shared.iter().map(|shared| shared.with(&all, &ones));
+        let chosen = plan.experts.iter().map(|(expert, range)| {
+            self.experts[*expert].with(&plan.rows[range.clone()], &plan.weights[range.clone()])
+        });
+        let out = x.zeros_like()?; // [tokens, hidden]
+        gated_mlps(x, &shared.chain(chosen).collect::<Vec<_>>(), activations, &out)?;
         Ok(out)
     }
 

@@ -23,7 +23,7 @@ pub(crate) fn load(directory: &Path, attention: AttentionForm) -> KimiModel {
     let mut last = (0, 0);
     let model = KimiModel::load(&checkpoint, &mut |done, total| last = (done, total)).unwrap();
     assert!(last.0 == last.1 && last.1 > 0, "loading ends at {last:?}");
-    model.with_options(ModelOptions { attention })
+    model.with_options(ModelOptions { attention, ..ModelOptions::default() })
 }
 
 /// Tensors of a safetensors file of goldens.

@@ -1,0 +1,128 @@
+//! Matrix products for CPUs with AVX-512: tiles of results in registers, weights read as they are stored.
+//!
+//! Every result is one dot product whose sixteen partial sums run over the columns in order, whatever tile it is
+//! computed in. So a row's numbers do not depend on how many rows are in the batch.
+
+#![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx512` proves")]
+
+mod dense;
+mod int4;
+
+use std::arch::x86_64::{
+    __m256, __m512, __m512i, _mm_add_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castps256_ps128,
+    _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256, _mm512_extractf32x8_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_storeu_ps,
+};
+
+use crate::quantized_rows::Block;
+
+/// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+/// What the tiles multiply with: rows of a weight that lie one after the other.
+#[derive(Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// f32.
+    F32(&'a [f32]),
+    /// bf16, little-endian.
+    Bf16(&'a [u8]),
+}
+
+/// Rows of int4 codes, lowest nibble first, with a bf16 scale for each 32 columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Int4Rows<'a> {
+    pub(crate) codes: &'a [u8],
+    pub(crate) scales: &'a [u8],
+}
+
+impl Avx512 {
+    /// `None` on other CPUs.
+    pub(crate) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        found.then_some(Self(()))
+    }
+
+    /// `out[feature * x.len() + row] = x[row] · weights[feature]`.
+    pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: &mut [f32]) {
+        match weights {
+            Rows::F32(numbers) => dense::multiply(self, dense::F32, x, numbers, out),
+            Rows::Bf16(bytes) => dense::multiply(self, dense::Bf16, x, bytes, out),
+        }
+    }
+
+    /// The same with activations of 8 bits.
+    pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: &mut [f32]) {
+        int4::multiply(self, x, weights, out);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_f32(numbers: &[f32; 16]) -> __m512 {
+    // SAFETY: the array has the sixteen numbers that are read; the instruction does not ask for alignment.
+    unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_bytes(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: as for `load_f32`.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_f32(lanes: __m512, numbers: &mut [f32; 16]) {
+    // SAFETY: the array has room for the sixteen numbers that are written.
+    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), lanes) }
+}
+
+/// The sum of the lanes of each. Halves are added first, then neighbours, and every sum is made in this order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn fold(sums: [__m512; 4]) -> [f32; 4] {
+    let [a, b, c, d] = [half(sums[0]), half(sums[1]), half(sums[2]), half(sums[3])];
+    let pairs = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    let folded = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps::<1>(pairs));
+    let mut out = [0.0; 4];
+    // SAFETY: the array has room for the four numbers that are written.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), folded) };
+    out
+}
+
+/// [`fold`] of a tile's sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn fold_all<const R: usize, const F: usize>(sums: [[__m512; R]; F]) -> [[f32; R]; F] {
+    let mut out = [[0.0; R]; F];
+    for f in (0..F).step_by(2) {
+        for r in (0..R).step_by(2) {
+            // What is beyond the tile's edges is folded twice and dropped.
+            let (g, s) = ((f + 1).min(F - 1), (r + 1).min(R - 1));
+            let folded = fold([sums[f][r], sums[f][s], sums[g][r], sums[g][s]]);
+            (out[f][r], out[f][s], out[g][r], out[g][s]) = (folded[0], folded[1], folded[2], folded[3]);
+        }
+    }
+    out
+}
+
+/// The upper lanes added to the lower ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn half(sums: __m512) -> __m256 {
+    _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps::<1>(sums))
+}
+
+/// Which columns a tile is given.
+#[derive(Clone, Copy)]
+struct Columns {
+    /// The first ones: sums begin at zero.
+    first: bool,
+    /// The last ones: sums are folded.
+    last: bool,
+}

@@ -1,0 +1,208 @@
+//! f32 activations with weights that need no arithmetic to become f32.
+
+use std::arch::x86_64::{
+    __m512, _mm256_loadu_si256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
+    _mm512_setzero_ps, _mm512_slli_epi32,
+};
+
+use super::{Avx512, Columns, fold_all, load_f32, store_f32};
+
+/// Columns of one step.
+const STEP: usize = 16;
+/// Features whose partial sums stay in the first-level cache.
+const FEATURES: usize = 32;
+/// Columns that are multiplied before the next ones: those of six rows stay in the first-level cache.
+const CHUNK: usize = 512;
+
+/// Partial sums of a feature with up to six rows, while other columns are multiplied.
+type Sums = [[f32; STEP]; 6];
+
+/// How weights are stored.
+pub(super) trait Format: Copy {
+    /// What a row is made of.
+    type Number: Copy;
+    /// Numbers of one column.
+    const PER_COLUMN: usize;
+
+    /// `sums[f][r] += x[r] · weights[f]`, sixteen partial sums each. After the last columns returns the whole sums.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F, BW, DQ and VL.
+    unsafe fn tile<const R: usize, const F: usize>(
+        x: [&[f32]; R],
+        weights: [&[Self::Number]; F],
+        columns: Columns,
+        sums: &mut [Sums],
+    ) -> [[f32; R]; F];
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct F32;
+
+#[derive(Clone, Copy)]
+pub(super) struct Bf16;
+
+/// See [`Avx512::multiply`].
+pub(super) fn multiply<K: Format>(proof: Avx512, _: K, x: &[&[f32]], weights: &[K::Number], out: &mut [f32]) {
+    let row_numbers = x[0].len() * K::PER_COLUMN;
+    let mut sums = [[[0.0; STEP]; 6]; FEATURES];
+    for (out, weights) in out.chunks_mut(FEATURES * x.len()).zip(weights.chunks(FEATURES * row_numbers)) {
+        let mut row = 0;
+        while row < x.len() {
+            row += match x.len() - row {
+                6.. => some_rows::<K, 6>(proof, x, row, weights, &mut sums, out),
+                4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut sums, out),
+                2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut sums, out),
+                _ => some_rows::<K, 1>(proof, x, row, weights, &mut sums, out),
+            };
+        }
+    }
+}
+
+/// `R` rows from `first` with up to [`FEATURES`] features. Returns `R`.
+fn some_rows<K: Format, const R: usize>(
+    proof: Avx512,
+    all: &[&[f32]],
+    first: usize,
+    weights: &[K::Number],
+    sums: &mut [Sums; FEATURES],
+    out: &mut [f32],
+) -> usize {
+    const F: usize = 4;
+    let (rows, width) = (all.len(), all[0].len());
+    // One row is used once: then weights come from memory, best in long runs.
+    let chunk = if R == 1 { width.max(1) } else { CHUNK };
+    for start in (0..width.max(1)).step_by(chunk) {
+        let end = width.min(start + chunk);
+        let columns = Columns { first: start == 0, last: end == width };
+        let x: [&[f32]; R] = std::array::from_fn(|row| &all[first + row][start..end]);
+        let weights = |feature: usize| {
+            let row = &weights[feature * width * K::PER_COLUMN..];
+            &row[start * K::PER_COLUMN..end * K::PER_COLUMN]
+        };
+        let features = out.len() / rows;
+        for feature in (0..features / F * F).step_by(F) {
+            let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
+            let sums = &mut sums[feature..feature + F];
+            some_features::<K, R, F>(
+                proof,
+                x,
+                weights,
+                columns,
+                sums,
+                (rows, &mut out[feature * rows + first..]),
+            );
+        }
+        for feature in features / F * F..features {
+            let sums = &mut sums[feature..=feature];
+            let out = &mut out[feature * rows + first..];
+            some_features::<K, R, 1>(proof, x, [weights(feature)], columns, sums, (rows, out));
+        }
+    }
+    R
+}
+
+/// `out` begins at the first feature's first row.
+fn some_features<K: Format, const R: usize, const F: usize>(
+    _: Avx512,
+    x: [&[f32]; R],
+    weights: [&[K::Number]; F],
+    columns: Columns,
+    sums: &mut [Sums],
+    (rows, out): (usize, &mut [f32]),
+) {
+    // SAFETY: the caller proved the CPU's features.
+    let tile = unsafe { K::tile(x, weights, columns, sums) };
+    if columns.last {
+        for (f, results) in tile.iter().enumerate() {
+            out[f * rows..][..R].copy_from_slice(results);
+        }
+    }
+}
+
+/// Implements a format: `$load` makes sixteen f32 from a block of `$block` numbers.
+macro_rules! format {
+    ($format:ty, $number:ty, $block:literal, $zero:literal, $load:ident) => {
+        impl Format for $format {
+            type Number = $number;
+            const PER_COLUMN: usize = $block / STEP;
+
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            unsafe fn tile<const R: usize, const F: usize>(
+                x: [&[f32]; R],
+                weights: [&[$number]; F],
+                columns: Columns,
+                out: &mut [Sums],
+            ) -> [[f32; R]; F] {
+                let steps = x[0].len() / STEP;
+                let mut blocks: [&[[f32; STEP]]; R] = [&[]; R];
+                let mut rows: [&[[$number; $block]]; F] = [&[]; F];
+                for r in 0..R {
+                    blocks[r] = x[r].as_chunks().0;
+                    assert_eq!(blocks[r].len(), steps);
+                }
+                for f in 0..F {
+                    rows[f] = weights[f].as_chunks().0;
+                    assert_eq!(rows[f].len(), steps);
+                }
+                let mut sums = [[_mm512_setzero_ps(); R]; F];
+                if !columns.first {
+                    for f in 0..F {
+                        for r in 0..R {
+                            sums[f][r] = load_f32(&out[f][r]);
+                        }
+                    }
+                }
+                for step in 0..steps {
+                    let mut w = [_mm512_setzero_ps(); F];
+                    for f in 0..F {
+                        // SAFETY, here and below: the assertions above.
+                        w[f] = $load(unsafe { rows[f].get_unchecked(step) });
+                    }
+                    for r in 0..R {
+                        let x = load_f32(unsafe { blocks[r].get_unchecked(step) });
+                        for f in 0..F {
+                            sums[f][r] = _mm512_fmadd_ps(x, w[f], sums[f][r]);
+                        }
+                    }
+                }
+                if x[0].len() % STEP != 0 {
+                    for f in 0..F {
+                        let w = $load(&padded(weights[f].as_chunks::<$block>().1, $zero));
+                        for r in 0..R {
+                            let x = load_f32(&padded(x[r].as_chunks::<STEP>().1, 0.0));
+                            sums[f][r] = _mm512_fmadd_ps(x, w, sums[f][r]);
+                        }
+                    }
+                }
+                if columns.last {
+                    return fold_all(sums);
+                }
+                for f in 0..F {
+                    for r in 0..R {
+                        store_f32(sums[f][r], &mut out[f][r]);
+                    }
+                }
+                [[0.0; R]; F]
+            }
+        }
+    };
+}
+
+format!(F32, f32, 16, 0.0, load_f32);
+format!(Bf16, u8, 32, 0, load_bf16);
+
+/// The columns after the last whole step.
+fn padded<T: Copy, const N: usize>(tail: &[T], zero: T) -> [T; N] {
+    let mut block = [zero; N];
+    block[..tail.len()].copy_from_slice(tail);
+    block
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_bf16(bytes: &[u8; 32]) -> __m512 {
+    // SAFETY: the array has the 32 bytes that are read; the instruction does not ask for alignment.
+    let halves = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+}

@@ -1,0 +1,116 @@
+//! Products of some rows with some of a weight's output features: what threads do, and where the CPU's features decide.
+//!
+//! With AVX-512, weights are widened, or multiplied as they are, in registers. On other CPUs a weight row is widened to
+//! f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
+//! that does not depend on how many there are; many rows take a matrix product.
+
+use std::ops::Range;
+
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::{Avx512, Rows};
+use crate::{
+    cpu::RowsRef,
+    matmul::{Matrix, MatrixMut, Output, matmul},
+    quantized_rows::{Block, QuantizedRows},
+    vectorized::dot,
+    weight_rows::WeightRows,
+};
+
+/// Up to this many rows, dot products beat a matrix product, where there is no AVX-512, and each row gets the numbers it
+/// gets alone, to the last bit. With AVX-512 it always does.
+pub const FEW_ROWS: usize = 16;
+/// Features whose weights are widened at a time: at K2.6's width about half of a core's second-level cache.
+const FEATURES: usize = 16;
+
+/// Rows to multiply, wherever they lie.
+pub(crate) struct Inputs<'a> {
+    rows: Vec<&'a [f32]>,
+    /// The same rows in 8 bits; empty when nothing needs them.
+    blocks: Vec<&'a [Block]>,
+}
+
+impl<'a> Inputs<'a> {
+    /// The rows of `x` that `picks` names.
+    pub(crate) fn new(
+        x: RowsRef<'a>,
+        quantized: Option<&'a QuantizedRows>,
+        picks: impl Iterator<Item = usize> + Clone,
+    ) -> Self {
+        let blocks = quantized.map(|rows| picks.clone().map(|row| rows.row(row)).collect());
+        Self { rows: picks.map(|row| x.row(row)).collect(), blocks: blocks.unwrap_or_default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// `out[f * x.len() + row] = x[row] · W[features.start + f]`. `x` must not be empty.
+pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, features: Range<usize>, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = Avx512::detect() {
+        return in_registers(avx512, x, weight, features, out);
+    }
+    let mut widened = vec![0.0; FEATURES.min(features.len()) * weight.columns()];
+    let many = if x.len() > FEW_ROWS { x.rows.concat() } else { Vec::new() };
+    for_widened(weight, features, x.len(), &mut widened, out, |widened, out| {
+        let columns = weight.columns();
+        if many.is_empty() {
+            for (weight, out) in widened.chunks_exact(columns.max(1)).zip(out.chunks_exact_mut(x.len())) {
+                for (row, out) in x.rows.iter().zip(out) {
+                    *out = dot(row, weight);
+                }
+            }
+            return;
+        }
+        matmul(
+            &mut MatrixMut { data: out, row_stride: x.len() },
+            Output::Overwrite,
+            Matrix::new(widened, widened.len() / columns, columns, columns),
+            Matrix::new(&many, x.len(), columns, columns).transposed(),
+            1.0,
+        );
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+fn in_registers(
+    avx512: Avx512,
+    x: &Inputs<'_>,
+    weight: WeightRows<'_>,
+    features: Range<usize>,
+    out: &mut [f32],
+) {
+    if !x.blocks.is_empty()
+        && let Some(codes) = weight.int4_blocks()
+    {
+        return avx512.multiply_int4(&x.blocks, codes.features(features), out);
+    }
+    if let Some(bytes) = weight.bf16() {
+        let row_bytes = weight.columns() * 2;
+        let bytes = &bytes[features.start * row_bytes..features.end * row_bytes];
+        return avx512.multiply(&x.rows, Rows::Bf16(bytes), out);
+    }
+    let mut widened = vec![0.0; FEATURES.min(features.len()) * weight.columns()];
+    for_widened(weight, features, x.len(), &mut widened, out, |widened, out| {
+        avx512.multiply(&x.rows, Rows::F32(widened), out);
+    });
+}
+
+/// Calls `run` with some features' weights in f32 and the part of `out` they give.
+fn for_widened(
+    weight: WeightRows<'_>,
+    features: Range<usize>,
+    rows: usize,
+    widened: &mut [f32],
+    out: &mut [f32],
+    run: impl Fn(&[f32], &mut [f32]),
+) {
+    for (first, out) in features.step_by(FEATURES).zip(out.chunks_mut(FEATURES * rows)) {
+        let widened = &mut widened[..out.len() / rows * weight.columns()];
+        for (feature, row) in widened.chunks_mut(weight.columns().max(1)).enumerate() {
+            weight.read(first + feature, row);
+        }
+        run(widened, out);
+    }
+}
