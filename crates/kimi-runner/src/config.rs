@@ -1,6 +1,6 @@
 //! What a runner is told before it starts.
 
-use kimi_k2::CacheDtype;
+use kimi_k2::{Activations, CacheDtype};
 
 use crate::{DiskTierConfig, KvMemory};
 
@@ -22,4 +22,6 @@ pub struct RunnerConfig {
     pub cache_dtype: CacheDtype,
     /// Where blocks that leave the cache are kept, if anywhere.
     pub disk: Option<DiskTierConfig>,
+    /// How exactly activations meet 4-bit weights.
+    pub activations: Activations,
 }

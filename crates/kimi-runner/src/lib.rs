@@ -17,7 +17,7 @@ mod softmax;
 pub use config::RunnerConfig;
 pub use disk_tier::{DiskTierConfig, DiskTierError};
 pub use error::{ScoreError, StartError};
-pub use kimi_k2::{CacheDtype, UNIFORM_ROWS};
+pub use kimi_k2::{Activations, CacheDtype, UNIFORM_ROWS};
 pub use kv_sizing::{KvMemory, KvSizing, KvSizingError, available_memory};
 pub use memory::MemoryTable;
 pub use rank_group::RankGroup;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kimi_engine::{NewSequence, RunnerError, StepBatch, StepOutput};
-use kimi_k2::{Checkpoint, KimiModel, KvPool, ModelError};
+use kimi_k2::{Checkpoint, KimiModel, KvPool, ModelError, ModelOptions};
 use kimi_scheduler::{SequenceId, TierContents, TierReport};
 use sha2::{Digest, Sha256};
 
@@ -28,7 +28,8 @@ impl Rank {
         checkpoint: &Checkpoint,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, RankFacts), StartError> {
-        let model = KimiModel::load(checkpoint, progress)?;
+        let options = ModelOptions { activations: config.activations, ..ModelOptions::default() };
+        let model = KimiModel::load(checkpoint, progress)?.with_options(options);
         let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype, .. } = config;
         let bytes_per_block = (KvPool::bytes_per_token(model.config(), cache_dtype) * block_size) as u64;
         let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
@@ -108,8 +109,8 @@ fn unknown(id: SequenceId) -> RunnerError {
 /// Changes whenever a block means something else: another checkpoint, another format, other arithmetic.
 fn cache_identity(checkpoint: &Checkpoint, config: &RunnerConfig) -> Result<[u8; 32], ModelError> {
     let mut hash = Sha256::new_with_prefix(checkpoint.identity()?);
-    let (dtype, block_size) = (config.cache_dtype.name(), config.block_size);
-    hash.update(format!("{dtype} {block_size} {}", env!("CARGO_PKG_VERSION")));
+    let (dtype, activations, block_size) = (config.cache_dtype.name(), config.activations, config.block_size);
+    hash.update(format!("{dtype} {activations:?} {block_size} {}", env!("CARGO_PKG_VERSION")));
     Ok(hash.finalize().into())
 }
 

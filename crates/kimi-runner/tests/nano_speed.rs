@@ -10,7 +10,7 @@ use kimi_engine::{
     Speculation, TokenEvent,
 };
 use kimi_k2::{Batch, Checkpoint, CheckpointFiles, KimiModel, KvPool, SequenceSpan};
-use kimi_runner::{CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_runner::{Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 const BLOCK_SIZE: usize = 16;
@@ -62,6 +62,7 @@ fn engine(
         cache_dtype: CacheDtype::F32,
         max_batch_tokens: 4096,
         disk: None,
+        activations: Activations::F32,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {

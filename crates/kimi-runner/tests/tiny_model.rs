@@ -10,7 +10,7 @@ use kimi_engine::{
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
 use kimi_runner::{
-    CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score, score_in_chunks,
+    Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score, score_in_chunks,
 };
 use kimi_tokens::{EncodedPrompt, TokenId};
 
@@ -54,6 +54,7 @@ fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread)
         cache_dtype: CacheDtype::F32,
         max_batch_tokens: 4096,
         disk: None,
+        activations: Activations::F32,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");

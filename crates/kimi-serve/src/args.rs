@@ -71,6 +71,9 @@ pub(crate) struct EngineArgs {
     /// Tokens computed in one step at most.
     #[arg(long, value_name = "TOKENS", default_value = "512")]
     pub(crate) max_batch_tokens: NonZeroUsize,
+    /// Multiply 4-bit weights with activations as they are, not rounded to 8 bits: slower, and the same on every CPU.
+    #[arg(long)]
+    pub(crate) exact: bool,
     /// Seconds a step of the model may take before it counts as hung and the process ends. Cold weights on a slow disk
     /// make the first steps slow.
     #[arg(long, value_name = "SECONDS", default_value = "1800", hide_short_help = true)]
@@ -238,7 +241,8 @@ pub(crate) struct ScoreArgs {
     /// Report the N most likely tokens at each position.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) top: usize,
-    /// Number format of activations and arithmetic. The CPU engine computes in f32.
+    /// `f32` throughout, or `int8`: as `serve` does without `--exact`, activations rounded to 8 bits where they meet 4-bit
+    /// weights.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     pub(crate) dtype: Arithmetic,
 }
@@ -246,6 +250,7 @@ pub(crate) struct ScoreArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arithmetic {
     F32,
+    Int8,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -11,7 +11,7 @@ use kimi_api::{ChatMessage, Role};
 use kimi_chat::{Conversation, Markers, Vocabulary};
 use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig, Speculation};
 use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
-use kimi_runner::{DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_runner::{Activations, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use tokio::runtime::Runtime;
 use tracing::info;
 
@@ -123,6 +123,7 @@ pub(crate) fn load(
             max_batch_tokens: engine.max_batch_tokens.get(),
             cache_dtype: config::cache_dtype(engine.kv_dtype),
             disk,
+            activations: if engine.exact { Activations::F32 } else { Activations::Int8 },
         },
         checkpoint,
         move |done, total| report(&phase, done, total),

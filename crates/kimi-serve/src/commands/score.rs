@@ -3,9 +3,13 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::{Context, Result, ensure};
-use kimi_k2::{Checkpoint, KimiModel};
+use kimi_k2::{Activations, Checkpoint, KimiModel, ModelOptions};
 
-use crate::{args::ScoreArgs, load, progress::Progress};
+use crate::{
+    args::{Arithmetic, ScoreArgs},
+    load,
+    progress::Progress,
+};
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let path = args.token_ids.display();
@@ -22,6 +26,11 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let checkpoint = Checkpoint::open(files)?;
     let model = KimiModel::load(&checkpoint, &mut |done, total| progress.set(done, total))?;
     drop(progress);
+    let activations = match args.dtype {
+        Arithmetic::F32 => Activations::F32,
+        Arithmetic::Int8 => Activations::Int8,
+    };
+    let model = model.with_options(ModelOptions { activations, ..ModelOptions::default() });
 
     let mut stdout = BufWriter::new(io::stdout().lock());
     for position in kimi_runner::score(&model, &tokens, args.top)? {
