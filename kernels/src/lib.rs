@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-pub use gated_mlp::{GatedMlp, gated_mlps};
-pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
-pub use linear::{Activations, dequantize, linear};
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod cache_blocks;
 mod cpu;
 mod embedding;
 mod gated_mlp;

@@ -8,14 +8,18 @@ use kimi_engine::{
     SchedulerConfig, Speculation, Standing, TokenEvent,
 };
 use kimi_k2::{Checkpoint, CheckpointFiles};
-use kimi_runner::{CacheDtype, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_runner::{Activations, CacheDtype, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
 const BLOCK_SIZE: usize = 4;
 const MAX_CONTEXT: usize = 64;
 
 /// An engine whose cache holds one conversation, with or without a disk.
-fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, EngineThread) {
+fn engine(
+    cache_dtype: CacheDtype,
+    activations: Activations::F32,
+    disk: Option<&Path>,
+) -> (EngineHandle, EngineThread) {
     let model = [env!("CARGO_MANIFEST_DIR"), "../../models/golden/tiny-int4"].iter().collect();
     let checkpoint = Checkpoint::open(CheckpointFiles::Directory(model)).unwrap();
     let config = RunnerConfig {

@@ -10,7 +10,8 @@ use kimi_engine::{
 };
 use kimi_k2::{Checkpoint, CheckpointFiles, KimiModel};
 use kimi_runner::{
-    Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score, score_in_chunks,
+    Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score,
+    score_in_chunks,
 };
 use kimi_tokens::{EncodedPrompt, TokenId};
 
