@@ -11,7 +11,7 @@ mod int4;
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _mm_add_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castps256_ps128,
     _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256, _mm512_extractf32x8_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_storeu_ps,
+    _mm512_loadu_si512,
 };
 
 use crate::quantized_rows::Block;
@@ -75,13 +75,6 @@ fn load_bytes(bytes: &[u8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_f32(lanes: __m512, numbers: &mut [f32; 16]) {
-    // SAFETY: the array has room for the sixteen numbers that are written.
-    unsafe { _mm512_storeu_ps(numbers.as_mut_ptr(), lanes) }
-}
-
 /// The sum of the lanes of each. Halves are added first, then neighbours, and every sum is made in this order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
@@ -116,13 +109,4 @@ fn fold_all<const R: usize, const F: usize>(sums: [[__m512; R]; F]) -> [[f32; R]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn half(sums: __m512) -> __m256 {
     _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps::<1>(sums))
-}
-
-/// Which columns a tile is given.
-#[derive(Clone, Copy)]
-struct Columns {
-    /// The first ones: sums begin at zero.
-    first: bool,
-    /// The last ones: sums are folded.
-    last: bool,
 }

@@ -15,11 +15,7 @@ const BLOCK_SIZE: usize = 4;
 const MAX_CONTEXT: usize = 64;
 
 /// An engine whose cache holds one conversation, with or without a disk.
-fn engine(
-    cache_dtype: CacheDtype,
-    activations: Activations::F32,
-    disk: Option<&Path>,
-) -> (EngineHandle, EngineThread) {
+fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, EngineThread) {
     let model = [env!("CARGO_MANIFEST_DIR"), "../../models/golden/tiny-int4"].iter().collect();
     let checkpoint = Checkpoint::open(CheckpointFiles::Directory(model)).unwrap();
     let config = RunnerConfig {
@@ -29,6 +25,7 @@ fn engine(
         max_sequences: 1,
         kv_memory: KvMemory::Bytes(64 << 20),
         cache_dtype,
+        activations: Activations::F32,
         disk: disk.map(|path| DiskTierConfig { directory: path.to_owned(), max_bytes: 1 << 20 }),
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint), |_, _| {}).unwrap();

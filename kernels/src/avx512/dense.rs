@@ -5,17 +5,12 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
-use super::{Avx512, Columns, fold_all, load_f32, store_f32};
+use super::{Avx512, fold_all, load_f32};
 
 /// Columns of one step.
 const STEP: usize = 16;
-/// Features whose partial sums stay in the first-level cache.
+/// Features that are multiplied with all rows before the next ones: their weights stay in the second-level cache.
 const FEATURES: usize = 32;
-/// Columns that are multiplied before the next ones: those of six rows stay in the first-level cache.
-const CHUNK: usize = 512;
-
-/// Partial sums of a feature with up to six rows, while other columns are multiplied.
-type Sums = [[f32; STEP]; 6];
 
 /// How weights are stored.
 pub(super) trait Format: Copy {
@@ -24,15 +19,13 @@ pub(super) trait Format: Copy {
     /// Numbers of one column.
     const PER_COLUMN: usize;
 
-    /// `sums[f][r] += x[r] · weights[f]`, sixteen partial sums each. After the last columns returns the whole sums.
+    /// `tile[f][r] = x[r] · weights[f]`.
     ///
     /// # Safety
     /// The CPU must have AVX-512 F, BW, DQ and VL.
     unsafe fn tile<const R: usize, const F: usize>(
         x: [&[f32]; R],
         weights: [&[Self::Number]; F],
-        columns: Columns,
-        sums: &mut [Sums],
     ) -> [[f32; R]; F];
 }
 
@@ -45,15 +38,14 @@ pub(super) struct Bf16;
 /// See [`Avx512::multiply`].
 pub(super) fn multiply<K: Format>(proof: Avx512, _: K, x: &[&[f32]], weights: &[K::Number], out: &mut [f32]) {
     let row_numbers = x[0].len() * K::PER_COLUMN;
-    let mut sums = [[[0.0; STEP]; 6]; FEATURES];
     for (out, weights) in out.chunks_mut(FEATURES * x.len()).zip(weights.chunks(FEATURES * row_numbers)) {
         let mut row = 0;
         while row < x.len() {
             row += match x.len() - row {
-                6.. => some_rows::<K, 6>(proof, x, row, weights, &mut sums, out),
-                4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut sums, out),
-                2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut sums, out),
-                _ => some_rows::<K, 1>(proof, x, row, weights, &mut sums, out),
+                6.. => some_rows::<K, 6>(proof, x, row, weights, out),
+                4..6 => some_rows::<K, 4>(proof, x, row, weights, out),
+                2..4 => some_rows::<K, 2>(proof, x, row, weights, out),
+                _ => some_rows::<K, 1>(proof, x, row, weights, out),
             };
         }
     }
@@ -65,58 +57,35 @@ fn some_rows<K: Format, const R: usize>(
     all: &[&[f32]],
     first: usize,
     weights: &[K::Number],
-    sums: &mut [Sums; FEATURES],
     out: &mut [f32],
 ) -> usize {
     const F: usize = 4;
-    let (rows, width) = (all.len(), all[0].len());
-    // One row is used once: then weights come from memory, best in long runs.
-    let chunk = if R == 1 { width.max(1) } else { CHUNK };
-    for start in (0..width.max(1)).step_by(chunk) {
-        let end = width.min(start + chunk);
-        let columns = Columns { first: start == 0, last: end == width };
-        let x: [&[f32]; R] = std::array::from_fn(|row| &all[first + row][start..end]);
-        let weights = |feature: usize| {
-            let row = &weights[feature * width * K::PER_COLUMN..];
-            &row[start * K::PER_COLUMN..end * K::PER_COLUMN]
-        };
-        let features = out.len() / rows;
-        for feature in (0..features / F * F).step_by(F) {
-            let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-            let sums = &mut sums[feature..feature + F];
-            some_features::<K, R, F>(
-                proof,
-                x,
-                weights,
-                columns,
-                sums,
-                (rows, &mut out[feature * rows + first..]),
-            );
-        }
-        for feature in features / F * F..features {
-            let sums = &mut sums[feature..=feature];
-            let out = &mut out[feature * rows + first..];
-            some_features::<K, R, 1>(proof, x, [weights(feature)], columns, sums, (rows, out));
-        }
+    let (rows, row_numbers) = (all.len(), all[0].len() * K::PER_COLUMN);
+    let x: [&[f32]; R] = std::array::from_fn(|row| all[first + row]);
+    let weights = |feature: usize| &weights[feature * row_numbers..][..row_numbers];
+    let features = out.len() / rows;
+    for feature in (0..features / F * F).step_by(F) {
+        let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
+        some_features::<K, R, F>(proof, x, weights, rows, &mut out[feature * rows + first..]);
+    }
+    for feature in features / F * F..features {
+        some_features::<K, R, 1>(proof, x, [weights(feature)], rows, &mut out[feature * rows + first..]);
     }
     R
 }
 
-/// `out` begins at the first feature's first row.
+/// `out` begins at the first feature's first row; a feature has `rows` of them.
 fn some_features<K: Format, const R: usize, const F: usize>(
     _: Avx512,
     x: [&[f32]; R],
     weights: [&[K::Number]; F],
-    columns: Columns,
-    sums: &mut [Sums],
-    (rows, out): (usize, &mut [f32]),
+    rows: usize,
+    out: &mut [f32],
 ) {
     // SAFETY: the caller proved the CPU's features.
-    let tile = unsafe { K::tile(x, weights, columns, sums) };
-    if columns.last {
-        for (f, results) in tile.iter().enumerate() {
-            out[f * rows..][..R].copy_from_slice(results);
-        }
+    let tile = unsafe { K::tile(x, weights) };
+    for (f, results) in tile.iter().enumerate() {
+        out[f * rows..][..R].copy_from_slice(results);
     }
 }
 
@@ -131,8 +100,6 @@ macro_rules! format {
             unsafe fn tile<const R: usize, const F: usize>(
                 x: [&[f32]; R],
                 weights: [&[$number]; F],
-                columns: Columns,
-                out: &mut [Sums],
             ) -> [[f32; R]; F] {
                 let steps = x[0].len() / STEP;
                 let mut blocks: [&[[f32; STEP]]; R] = [&[]; R];
@@ -146,13 +113,6 @@ macro_rules! format {
                     assert_eq!(rows[f].len(), steps);
                 }
                 let mut sums = [[_mm512_setzero_ps(); R]; F];
-                if !columns.first {
-                    for f in 0..F {
-                        for r in 0..R {
-                            sums[f][r] = load_f32(&out[f][r]);
-                        }
-                    }
-                }
                 for step in 0..steps {
                     let mut w = [_mm512_setzero_ps(); F];
                     for f in 0..F {
@@ -175,15 +135,7 @@ macro_rules! format {
                         }
                     }
                 }
-                if columns.last {
-                    return fold_all(sums);
-                }
-                for f in 0..F {
-                    for r in 0..R {
-                        store_f32(sums[f][r], &mut out[f][r]);
-                    }
-                }
-                [[0.0; R]; F]
+                fold_all(sums)
             }
         }
     };

@@ -6,35 +6,29 @@ use std::arch::x86_64::{
     _mm512_set1_epi64, _mm512_setzero_ps, _mm512_srli_epi16,
 };
 
-use super::{Avx512, Columns, Int4Rows, fold_all, load_bytes, load_f32, store_f32};
+use super::{Avx512, Int4Rows, fold_all, load_bytes, load_f32};
 use crate::quantized_rows::{Block, COLUMNS, GROUP};
 
 /// Bytes of a block's codes.
 const CODES: usize = COLUMNS / 2;
 /// Bytes of a block's scales.
 const SCALES: usize = COLUMNS / GROUP * 2;
-/// Features whose partial sums stay in the first-level cache.
+/// Features that are multiplied with all rows before the next ones: their codes stay in the second-level cache.
 const FEATURES: usize = 32;
-/// Blocks of columns that are multiplied before the next ones: those of six rows stay in the first-level cache.
-const CHUNK: usize = 8;
-
-/// Partial sums of a feature with up to six rows, while other columns are multiplied.
-type Sums = [[f32; 16]; 6];
 
 /// See [`Avx512::multiply_int4`]. Rows of whole blocks only.
 pub(super) fn multiply(proof: Avx512, x: &[&[Block]], weights: Int4Rows<'_>, out: &mut [f32]) {
     let row_blocks = x[0].len();
-    let mut sums = [[[0.0; 16]; 6]; FEATURES];
     let (codes, scales) = (weights.codes.as_chunks().0, weights.scales.as_chunks().0);
     let (codes, scales) = (codes.chunks(FEATURES * row_blocks), scales.chunks(FEATURES * row_blocks));
     for (out, weights) in out.chunks_mut(FEATURES * x.len()).zip(codes.zip(scales)) {
         let mut row = 0;
         while row < x.len() {
             row += match x.len() - row {
-                6.. => some_rows::<6, 2>(proof, x, row, weights, &mut sums, out),
-                4..6 => some_rows::<4, 2>(proof, x, row, weights, &mut sums, out),
-                2..4 => some_rows::<2, 4>(proof, x, row, weights, &mut sums, out),
-                _ => some_rows::<1, 4>(proof, x, row, weights, &mut sums, out),
+                6.. => some_rows::<6, 2>(proof, x, row, weights, out),
+                4..6 => some_rows::<4, 2>(proof, x, row, weights, out),
+                2..4 => some_rows::<2, 4>(proof, x, row, weights, out),
+                _ => some_rows::<1, 4>(proof, x, row, weights, out),
             };
         }
     }
@@ -49,79 +43,47 @@ fn some_rows<const R: usize, const F: usize>(
     all: &[&[Block]],
     first: usize,
     weights: Blocks<'_>,
-    sums: &mut [Sums; FEATURES],
     out: &mut [f32],
 ) -> usize {
     let (rows, row_blocks) = (all.len(), all[0].len());
-    // One row's blocks are used once: then weights come from memory, best in long runs.
-    let chunk = if R == 1 { row_blocks } else { CHUNK };
-    for start in (0..row_blocks).step_by(chunk) {
-        let end = row_blocks.min(start + chunk);
-        let columns = Columns { first: start == 0, last: end == row_blocks };
-        let x: [&[Block]; R] = std::array::from_fn(|row| &all[first + row][start..end]);
-        let weights = |feature: usize| {
-            let range = feature * row_blocks + start..feature * row_blocks + end;
-            (&weights.0[range.clone()], &weights.1[range])
-        };
-        let features = out.len() / rows;
-        for feature in (0..features / F * F).step_by(F) {
-            let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-            let sums = &mut sums[feature..feature + F];
-            some_features::<R, F>(
-                proof,
-                x,
-                weights,
-                columns,
-                sums,
-                (rows, &mut out[feature * rows + first..]),
-            );
-        }
-        for feature in features / F * F..features {
-            let sums = &mut sums[feature..=feature];
-            let out = &mut out[feature * rows + first..];
-            some_features::<R, 1>(proof, x, [weights(feature)], columns, sums, (rows, out));
-        }
+    let x: [&[Block]; R] = std::array::from_fn(|row| all[first + row]);
+    let weights = |feature: usize| {
+        let range = feature * row_blocks..(feature + 1) * row_blocks;
+        (&weights.0[range.clone()], &weights.1[range])
+    };
+    let features = out.len() / rows;
+    for feature in (0..features / F * F).step_by(F) {
+        let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
+        some_features::<R, F>(proof, x, weights, rows, &mut out[feature * rows + first..]);
+    }
+    for feature in features / F * F..features {
+        some_features::<R, 1>(proof, x, [weights(feature)], rows, &mut out[feature * rows + first..]);
     }
     R
 }
 
-/// `out` begins at the first feature's first row.
+/// `out` begins at the first feature's first row; a feature has `rows` of them.
 fn some_features<const R: usize, const F: usize>(
     _: Avx512,
     x: [&[Block]; R],
     weights: [Blocks<'_>; F],
-    columns: Columns,
-    sums: &mut [Sums],
-    (rows, out): (usize, &mut [f32]),
+    rows: usize,
+    out: &mut [f32],
 ) {
     // SAFETY: the caller proved the CPU's features.
-    let tile = unsafe { tile(x, weights, columns, sums) };
-    if columns.last {
-        for (f, results) in tile.iter().enumerate() {
-            out[f * rows..][..R].copy_from_slice(results);
-        }
+    let tile = unsafe { tile(x, weights) };
+    for (f, results) in tile.iter().enumerate() {
+        out[f * rows..][..R].copy_from_slice(results);
     }
 }
 
-/// `sums[f][r] += x[r] · weights[f]`, sixteen partial sums each. After the last columns returns the whole sums.
+/// `tile[f][r] = x[r] · weights[f]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile<const R: usize, const F: usize>(
-    x: [&[Block]; R],
-    weights: [Blocks<'_>; F],
-    columns: Columns,
-    out: &mut [Sums],
-) -> [[f32; R]; F] {
+fn tile<const R: usize, const F: usize>(x: [&[Block]; R], weights: [Blocks<'_>; F]) -> [[f32; R]; F] {
     let blocks = x[0].len();
     assert!(x.iter().all(|x| x.len() == blocks));
     assert!(weights.iter().all(|(codes, scales)| codes.len() == blocks && scales.len() == blocks));
     let mut sums = [[_mm512_setzero_ps(); R]; F];
-    if !columns.first {
-        for f in 0..F {
-            for r in 0..R {
-                sums[f][r] = load_f32(&out[f][r]);
-            }
-        }
-    }
     let low = _mm512_set1_epi8(15);
     for block in 0..blocks {
         let mut even = [low; F];
@@ -147,15 +109,7 @@ fn tile<const R: usize, const F: usize>(
             }
         }
     }
-    if columns.last {
-        return fold_all(sums);
-    }
-    for f in 0..F {
-        for r in 0..R {
-            store_f32(sums[f][r], &mut out[f][r]);
-        }
-    }
-    [[0.0; R]; F]
+    fold_all(sums)
 }
 
 /// Four bf16 as f32, each in four lanes.
