@@ -1,9 +1,9 @@
-"""Train kimi-nano on the CPU within a time budget.
+"""Train kimi-nano on the CPU.
 
-    python train.py --out RUN_DIR --minutes 75 [--resume CKPT] [--seed 0]
+    python train.py --out RUN_DIR --tokens 50 [--resume CKPT] [--seed 0]
 
-The learning rate and the curriculum follow the elapsed fraction of --minutes; a checkpoint is written every few
-minutes, so any moment has an exportable model. The last part trains with int4/bf16 fake quantisation.
+The learning rate and the curriculum follow the fraction of --tokens that was trained, not the clock; a checkpoint is
+written every few minutes, so any moment has an exportable model. The last part trains with int4/bf16 fake quantisation.
 """
 import argparse
 import pathlib
@@ -27,22 +27,22 @@ def to_tensors(batch):
 
 
 def lr_factor(f, warm, hold):
-    """Warm-up, plateau, then linear decay to (almost) zero over the elapsed fraction f."""
+    """Warm-up, plateau, then linear decay to (almost) zero over the fraction f of the tokens."""
     return min(1.0, f / warm if warm else 1.0) * (1.0 if f < hold else max(0.0, (1 - f) / (1 - hold)))
 
 
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--out", required=True)
-    a.add_argument("--minutes", type=float, default=75)
+    a.add_argument("--tokens", type=float, default=50, help="millions of tokens of the whole schedule")
     a.add_argument("--resume")
-    a.add_argument("--start", type=float, help="elapsed fraction to take up at (default: the checkpoint's)")
+    a.add_argument("--start", type=float, help="fraction to take up at (default: the checkpoint's)")
     a.add_argument("--seed", type=int, default=0)
     a.add_argument("--batch-tokens", type=int, default=8192)
     a.add_argument("--lr", type=float, default=6e-3)
     a.add_argument("--adam-lr", type=float, default=4e-3)
     a.add_argument("--hold", type=float, default=0.5)
-    a.add_argument("--qat", type=float, default=0.8, help="elapsed fraction at which fake quantisation begins")
+    a.add_argument("--qat", type=float, default=0.8, help="fraction at which fake quantisation begins")
     a.add_argument("--long-from", type=float, default=0.3)
     a.add_argument("--long-share", type=float, default=0.22)
     a.add_argument("--threads", type=int, default=2)
@@ -54,20 +54,19 @@ def main():
     torch.set_num_threads(a.threads)
     model = Nano()
     opt = Optimizer(model, a.lr, a.adam_lr)
-    elapsed, tokens, step = 0.0, 0, 0
+    begin, tokens, step = 0.0, 0, 0   # begin: tokens at which the schedule began
     if a.resume:
         ck = torch.load(a.resume)
         model.load_state_dict(ck["model"])
         opt.state = ck["opt"]
-        elapsed, tokens, step = ck["fraction"] * a.minutes * 60, ck["tokens"], ck["step"]
-        if a.start is not None:
-            elapsed = a.start * a.minutes * 60
+        tokens, step = ck["tokens"], ck["step"]
+        begin = tokens - (ck["fraction"] if a.start is None else a.start) * a.tokens * 1e6
     print(sum(p.numel() for p in model.parameters()), "parameters")
     loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens)
     last = saved = time.time()
     losses, first = [], step
     while True:
-        f = elapsed / (a.minutes * 60)
+        f = (tokens - begin) / (a.tokens * 1e6)
         loader.share.value = 0.0 if f < a.long_from else a.long_share
         model.quant = f >= a.qat
         ids, shapes, keep, targets = to_tensors(loader.next())
@@ -82,7 +81,7 @@ def main():
         step, tokens = step + 1, tokens + len(ids)
         losses.append(loss.item())
         now = time.time()
-        elapsed, dt, last = elapsed + now - last, now - last, now
+        dt, last = now - last, now
         if step % 40 == 0:
             load = torch.stack([l.mlp.load for l in model.layers if not l.dense])
             print(f"step {step} frac {f:.3f} loss {np.mean(losses[-40:]):.4f} lr {factor:.3f} tok {tokens / 1e6:.2f}M {len(ids) / dt:.0f} tok/s "
