@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx512` proves")]
 
+mod accumulate;
 mod dense;
 mod int4;
 
@@ -14,7 +15,7 @@ use std::arch::x86_64::{
     _mm512_loadu_si512,
 };
 
-use crate::quantized_rows::Block;
+use crate::{cpu::RowsRef, quantized_rows::Block};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
@@ -55,7 +56,12 @@ impl Avx512 {
         }
     }
 
-    /// The same with activations of 8 bits.
+    /// `out[row] += Σ_t weights[row][t] * terms[t]`, in the order of the terms. `out` is `[weights.rows, terms.width]`.
+    pub(crate) fn add_product(self, out: &mut [f32], weights: RowsRef<'_>, terms: RowsRef<'_>) {
+        accumulate::add_product(self, out, weights, terms);
+    }
+
+    /// [`Self::multiply`] with activations of 8 bits.
     pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: &mut [f32]) {
         int4::multiply(self, x, weights, out);
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod attention_product;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod cache_blocks;

@@ -9,11 +9,12 @@ use rayon::prelude::*;
 
 use crate::{
     Weight,
-    cpu::PARALLEL_WORK,
+    attention_product::{add_weighted, score},
+    cpu::{PARALLEL_WORK, RowsRef},
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaShape},
     softmax::RunningSoftmax,
-    vectorized::{add_scaled, add_scaled_rows, dot_rows, scale},
+    vectorized::{add_scaled, dot_rows, scale},
 };
 
 /// Cached entries that are widened and used at a time.
@@ -181,20 +182,20 @@ fn attend_row(
     let latent = out.len() / heads;
     let mut softmax = vec![RunningSoftmax::default(); heads];
     let mut tile = [0.0; TILE].repeat(width);
-    let mut weights = [0.0; TILE];
+    let mut weights = [0.0; TILE].repeat(heads);
     for first in (0..context).step_by(TILE) {
         let count = TILE.min(context - first);
         let entries = &mut tile[..count * width];
         cache.read(block_table, first..first + count, entries);
-        for (head, softmax) in softmax.iter_mut().enumerate() {
-            let query = &queries[head * width..][..width];
-            let weights = &mut weights[..count];
-            dot_rows(query, entries, width, weights);
-            let out = &mut out[head * latent..][..latent];
-            let correction = softmax.update(weights);
-            scale(out, correction);
-            add_scaled_rows(out, weights, entries, width);
+        let keys: Vec<&[f32]> = entries.chunks_exact(width).collect();
+        let weights = &mut weights[..heads * count]; // [heads, count]
+        score(queries, &keys, weights);
+        let per_head = weights.chunks_exact_mut(count).zip(out.chunks_exact_mut(latent));
+        for (softmax, (weights, out)) in softmax.iter_mut().zip(per_head) {
+            scale(out, softmax.update(weights));
         }
+        let weights = RowsRef { data: weights, rows: heads, width: count, stride: count };
+        add_weighted(out, weights, RowsRef { data: entries, rows: count, width: latent, stride: width });
     }
     for (out, softmax) in out.chunks_exact_mut(latent).zip(&softmax) {
         scale(out, softmax.normalizer());

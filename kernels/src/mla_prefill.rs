@@ -10,10 +10,10 @@ use rayon::prelude::*;
 
 use crate::{
     Weight,
+    attention_product::{add_weighted, score},
     cpu::{RowsMut, RowsRef},
     latent_cache::PagedSpan,
     linear::{Activations, linear_rows},
-    matmul::{Matrix, MatrixMut, Output, matmul},
     mla::{MlaArguments, MlaShape},
     softmax::RunningSoftmax,
     vectorized::scale,
@@ -85,10 +85,9 @@ impl InplaceOp3 for MlaPrefill<'_> {
                 &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );
             let tile = Tile { first, count, entries, kv };
-            heads
-                .par_iter_mut()
-                .enumerate()
-                .for_each_init(Vec::new, |scores, (head, state)| self.attend(head, state, &q, &tile, scores));
+            heads.par_iter_mut().enumerate().for_each_init(Scratch::default, |scratch, (head, state)| {
+                self.attend(head, state, &q, &tile, scratch);
+            });
         }
         for (head, state) in heads.iter().enumerate() {
             state.write(head * self.shape.value, &mut out);
@@ -105,6 +104,17 @@ struct Tile<'a> {
     entries: &'a [f32],
     /// `[count, heads * (nope + value)]`.
     kv: &'a [f32],
+}
+
+/// What a thread needs for one head at a time.
+#[derive(Default)]
+struct Scratch {
+    /// `[count, nope + rope]`.
+    keys: Vec<f32>,
+    /// `[rows, nope + rope]`, scaled.
+    queries: Vec<f32>,
+    /// `[rows, count]`.
+    scores: Vec<f32>,
 }
 
 /// What one head has accumulated.
@@ -131,29 +141,34 @@ impl Head {
 
 impl MlaPrefill<'_> {
     /// Adds a tile's part to one head of all rows that see any of it, some rows at a time.
-    fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scores: &mut Vec<f32>) {
+    fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scratch: &mut Scratch) {
+        let Scratch { keys, queries, scores } = scratch;
+        let width = self.shape.nope + self.shape.rope;
+        self.pack_keys(head, tile, keys);
+        let keys: Vec<&[f32]> = keys.chunks_exact(width).collect();
         let first_row = tile.first.saturating_sub(self.span.start);
         for first in (first_row..self.span.rows).step_by(ROWS) {
             let rows = first..self.span.rows.min(first + ROWS);
+            queries.clear();
+            for row in rows.clone() {
+                queries.extend(q.row(row * self.shape.heads + head).iter().map(|q| self.shape.scale * q));
+            }
             scores.resize(rows.len() * tile.count, 0.0);
-            self.score(head, rows.clone(), q, tile, scores);
+            // Also where a row must not look.
+            score(queries, &keys, scores);
             self.add_values(head, rows, state, tile, scores);
         }
     }
 
-    /// `scores[row, position] = scale * (q_nope · k_nope + q_pe · k_pe)`, also where a row must not look.
-    fn score(&self, head: usize, rows: Range<usize>, q: &RowsRef<'_>, tile: &Tile<'_>, scores: &mut [f32]) {
-        let MlaShape { heads, nope, rope, latent, scale: factor, .. } = self.shape;
-        let q_data = &q.data[(rows.start * heads + head) * q.stride..];
-        let kv_stride = heads * self.shape.kv_rows();
-        let keys = Matrix::new(&tile.kv[head * self.shape.kv_rows()..], tile.count, nope, kv_stride);
-        let k_pe = Matrix::new(&tile.entries[latent..], tile.count, rope, latent + rope);
-        for (q, k, old) in [
-            (Matrix::new(q_data, rows.len(), nope, heads * q.stride), keys, Output::Overwrite),
-            (Matrix::new(&q_data[nope..], rows.len(), rope, heads * q.stride), k_pe, Output::Add),
-        ] {
-            let out = &mut MatrixMut { data: scores, row_stride: tile.count };
-            matmul(out, old, q, k.transposed(), factor);
+    /// `[count, nope + rope]`: a head's keys, each with the part all heads share.
+    fn pack_keys(&self, head: usize, tile: &Tile<'_>, keys: &mut Vec<f32>) {
+        let MlaShape { heads, nope, rope, latent, .. } = self.shape;
+        let kv_rows = self.shape.kv_rows();
+        keys.clear();
+        for (kv, entry) in tile.kv.chunks_exact(heads * kv_rows).zip(tile.entries.chunks_exact(latent + rope))
+        {
+            keys.extend_from_slice(&kv[head * kv_rows..][..nope]);
+            keys.extend_from_slice(&entry[latent..]);
         }
     }
 
@@ -178,9 +193,9 @@ impl MlaPrefill<'_> {
             scale(out, softmax.update(seen));
         }
         let kv_stride = heads * self.shape.kv_rows();
-        let v = Matrix::new(&tile.kv[head * self.shape.kv_rows() + nope..], tile.count, value, kv_stride);
-        let weights = Matrix::new(scores, rows.len(), tile.count, tile.count);
-        let out = &mut MatrixMut { data: values_out, row_stride: value };
-        matmul(out, Output::Add, weights, v, 1.0);
+        let values = &tile.kv[head * self.shape.kv_rows() + nope..];
+        let values = RowsRef { data: values, rows: tile.count, width: value, stride: kv_stride };
+        let weights = RowsRef { data: scores, rows: rows.len(), width: tile.count, stride: tile.count };
+        add_weighted(values_out, weights, values);
     }
 }
