@@ -86,14 +86,13 @@ async def read(reader: asyncio.StreamReader, streamed: bool, gaps: list[float]) 
         return "refused" if told else f"429 in another form: {error}"
     if status != 200:
         return f"status {status}"
-    last, text = None, b""
+    times, text = [], b""
     while piece := await reader.read(65536):
-        now = time.monotonic()
         if streamed and b"data: " in piece:
-            if last is not None:
-                gaps.append(now - last)
-            last = now
+            times.append(time.monotonic())
         text += piece
+    # The first event only names the role; between it and the first token the request waits for its turn.
+    gaps += [later - earlier for earlier, later in zip(times[1:], times[2:])]
     if streamed:
         return "answered" if b"data: [DONE]" in text else "a stream without its end"
     return "answered" if b'"finish_reason"' in text else "an answer without its end"

@@ -25,12 +25,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let address = config::address(&args, &keys)?;
     raise_open_files(args.max_connections.get());
     let prometheus = install_metrics()?;
-    let render = Arc::new(move || prometheus.render());
+    let render = Arc::new({
+        let prometheus = prometheus.clone();
+        move || prometheus.render()
+    });
     let secret = args.kv_disk.as_deref().map(config::cache_secret).transpose()?;
     let app = App::new(config::app(&args, keys, secret, render));
     let grace = Duration::from_secs(args.grace);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async move {
+        tokio::spawn(sum_up(prometheus));
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!(
                 "cannot listen on {address}; is another server running there? --port chooses another port"
@@ -46,6 +50,15 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     // A load that a signal interrupted may still run on the blocking pool; nothing waits for it.
     runtime.shutdown_background();
     result
+}
+
+/// Histograms keep every sample until somebody adds them up: `/metrics` when it is read, and this when nobody reads it.
+async fn sum_up(prometheus: PrometheusHandle) {
+    let mut pause = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        pause.tick().await;
+        prometheus.run_upkeep();
+    }
 }
 
 /// Loads the model, then waits for the end: a signal, or the engine's death. Dropping `stop` ends the HTTP side.
