@@ -37,16 +37,17 @@ def encode_sample(tok, g, s):
     return np.array(ids + target, np.uint16), np.array(mask + [True] * len(target))
 
 
-def make_batches(seed, batch_tokens, long_share, long_tokens, mix=None):
+def make_batches(seed, batch_tokens, long_share, long_tokens, copying):
     """Endless batches: list of (ids [rows, L], mask [rows, L]) groups, about batch_tokens in all.
 
-    long_share() is the share of the tokens in long recall rows, long_tokens() their length.
+    long_share() is the share of the tokens in long recall rows, long_tokens() their length, copying() the weight of the
+    long copying rows beside the other tasks of MIX.
     """
     tok, g = Tokenizer(), Gen(seed, "train")
     while True:
         pool, size = [], 0
         while size < 24 * batch_tokens:
-            pool.append(encode_sample(tok, g, tasks.sample(g, mix)))
+            pool.append(encode_sample(tok, g, tasks.sample(g, tasks.MIX | {tasks.copy_long: copying()})))
             size += len(pool[-1][0])
         pool.sort(key=lambda r: len(r[0]) + g.random())
         groups, group, width = [], [], 0
@@ -81,20 +82,21 @@ def make_batches(seed, batch_tokens, long_share, long_tokens, mix=None):
                 batch, count = [], 0
 
 
-def _worker(queue, seed, batch_tokens, share, low, high):
+def _worker(queue, seed, batch_tokens, share, copying, low, high):
     os.nice(5)
-    for batch in make_batches(seed, batch_tokens, lambda: share.value, lambda g: g.randint(int(low), int(high))):
+    length = lambda g: g.randint(int(low), int(high))
+    for batch in make_batches(seed, batch_tokens, lambda: share.value, length, lambda: copying.value):
         queue.put(batch)
 
 
 class Loader:
-    """Background generator; `share` may be changed while it runs."""
+    """Background generator; `share` and `copying` may be changed while it runs."""
 
-    def __init__(self, seed, batch_tokens, low=500, high=4300):
+    def __init__(self, seed, batch_tokens, share, copying, low=500, high=4300):
         ctx = multiprocessing.get_context("spawn")
-        self.share = ctx.Value("d", 0.0)
+        self.share, self.copying = ctx.Value("d", share), ctx.Value("d", copying)
         self.queue = ctx.Queue(6)
-        self.proc = ctx.Process(target=_worker, args=(self.queue, seed, batch_tokens, self.share, low, high), daemon=True)
+        self.proc = ctx.Process(target=_worker, args=(self.queue, seed, batch_tokens, self.share, self.copying, low, high), daemon=True)
         self.proc.start()
 
     def next(self):

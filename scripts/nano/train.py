@@ -16,6 +16,9 @@ import torch.nn.functional as F
 from data import Loader
 from model import Nano
 from optim import Optimizer
+from tasks import MIX, copy_long
+
+EARLY_COPYING = 22   # induction heads form within half a million tokens under this weight, and hardly without it
 
 
 def to_tensors(batch):
@@ -29,6 +32,11 @@ def to_tensors(batch):
 def lr_factor(f, warm, hold):
     """Warm-up, plateau, then linear decay to (almost) zero over the fraction f of the tokens."""
     return min(1.0, f / warm if warm else 1.0) * (1.0 if f < hold else max(0.0, (1 - f) / (1 - hold)))
+
+
+def curriculum(f, a):
+    """At the fraction f of the schedule: the share of tokens in long recall rows, the weight of long copying rows."""
+    return 0.0 if f < a.long_from else a.long_share, EARLY_COPYING if f < a.copy_until else MIX[copy_long]
 
 
 def main():
@@ -45,6 +53,7 @@ def main():
     a.add_argument("--qat", type=float, default=0.8, help="fraction at which fake quantisation begins")
     a.add_argument("--long-from", type=float, default=0.3)
     a.add_argument("--long-share", type=float, default=0.22)
+    a.add_argument("--copy-until", type=float, default=0.06, help="fraction up to which long copying rows weigh EARLY_COPYING")
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--steps", type=int, default=0, help="stop after so many steps (profiling)")
     a = a.parse_args()
@@ -62,12 +71,13 @@ def main():
         tokens, step = ck["tokens"], ck["step"]
         begin = tokens - (ck["fraction"] if a.start is None else a.start) * a.tokens * 1e6
     print(sum(p.numel() for p in model.parameters()), "parameters")
-    loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens)
+    fraction = lambda: (tokens - begin) / (a.tokens * 1e6)
+    loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens, *curriculum(fraction(), a))
     last = saved = time.time()
     losses, first = [], step
     while True:
-        f = (tokens - begin) / (a.tokens * 1e6)
-        loader.share.value = 0.0 if f < a.long_from else a.long_share
+        f = fraction()
+        loader.share.value, loader.copying.value = curriculum(f, a)
         model.quant = f >= a.qat
         ids, shapes, keep, targets = to_tensors(loader.next())
         with torch.autocast("cpu", torch.bfloat16):
