@@ -13,6 +13,7 @@ use crate::drain_rate::DrainRate;
 use crate::handle::{Message, Status, Submission};
 use crate::live_request::LiveRequest;
 use crate::metrics::EngineMetrics;
+use crate::pace::Pace;
 use crate::row_cost::RowCost;
 use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, StepBatch, StepOutput};
 
@@ -32,6 +33,7 @@ pub(crate) struct Engine {
     /// Rows of the steps whose time is measured, if anybody needs to know what a row costs.
     pub(crate) small_steps: Option<usize>,
     pub(crate) row_cost: RowCost,
+    pub(crate) pace: Pace,
     pub(crate) metrics: Arc<EngineMetrics>,
 }
 
@@ -187,10 +189,13 @@ impl Engine {
         self.metrics.step_tokens.record(tokens as f64);
         let drafted: usize = plan.entries.iter().map(|entry| entry.draft).sum();
         debug!(sequences = plan.entries.len(), tokens, drafted, ?elapsed, "step");
+        let (sequences, seconds) = (plan.entries.len(), elapsed.as_secs_f64());
         if self.small_steps.is_some_and(|most| tokens <= most) {
-            self.row_cost.observe(tokens, elapsed.as_secs_f64());
+            self.row_cost.observe(tokens, seconds);
             self.row_cost.share().into_iter().for_each(|share| self.scheduler.set_row_cost(share));
         }
+        self.pace.observe(sequences, tokens - drafted - sequences, seconds);
+        self.scheduler.set_catch_up(self.pace.catch_up(sequences));
     }
 
     /// Gives every request that is left, queued ones included, its last event. Afterwards none can arrive.

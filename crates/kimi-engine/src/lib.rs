@@ -9,6 +9,7 @@ mod fake_runner;
 mod handle;
 mod live_request;
 pub mod metrics;
+mod pace;
 mod request;
 mod row_cost;
 mod runner;

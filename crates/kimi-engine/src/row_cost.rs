@@ -40,6 +40,11 @@ impl RowCost {
         Some(slope / (base + slope))
     }
 
+    /// What a step of so many rows takes; `None` before the first step.
+    pub(crate) fn seconds(&self, rows: usize) -> Option<f64> {
+        self.line().map(|(base, slope)| base + slope * rows as f64)
+    }
+
     /// Seconds of a step of no rows, and of each row. Neither is negative.
     fn line(&self) -> Option<(f64, f64)> {
         if self.weight == 0.0 || self.seconds <= 0.0 {

@@ -14,6 +14,7 @@ use crate::drain_rate::DrainRate;
 use crate::engine_loop::Engine;
 use crate::handle::Status;
 use crate::metrics::EngineMetrics;
+use crate::pace::Pace;
 use crate::row_cost::RowCost;
 use crate::{EngineConfig, EngineHandle, EngineState, ModelRunner, RunnerError};
 
@@ -53,6 +54,7 @@ pub fn start(config: EngineConfig, mut runner: Box<dyn ModelRunner>) -> (EngineH
         drain_rate: DrainRate::default(),
         small_steps: config.scheduler.speculation.map(|speculation| speculation.max_rows),
         row_cost: RowCost::default(),
+        pace: Pace::default(),
         metrics,
     };
     let slots = Arc::clone(&handle.slots);

@@ -40,6 +40,8 @@ pub struct Scheduler {
     accepted_tokens: u64,
     /// See [`set_row_cost`](Self::set_row_cost).
     row_cost: f64,
+    /// See [`set_catch_up`](Self::set_catch_up).
+    catch_up: usize,
     /// The largest id so far: ids ascend, so they order arrivals.
     last_id: Option<SequenceId>,
     /// Whether a plan waits for its `commit`.
@@ -74,6 +76,7 @@ impl Scheduler {
             draft_tokens: 0,
             accepted_tokens: 0,
             row_cost: FIRST_ROW_COST,
+            catch_up: config.max_batch_tokens,
             last_id: None,
             in_flight: false,
         }
@@ -105,6 +108,12 @@ impl Scheduler {
         self.row_cost = share.clamp(0.0, 1.0);
     }
 
+    /// Says how many tokens, beyond one for each sequence, a step may compute while somebody is answered. So a long prompt
+    /// does not hold up the others' answers. At least 1; without an answer under way a step takes all it can.
+    pub fn set_catch_up(&mut self, tokens: usize) {
+        self.catch_up = tokens.max(1);
+    }
+
     /// Ends a sequence and frees its blocks at once; one that is not known any more is ignored.
     ///
     /// Between a plan and its commit this is allowed too: the freed blocks are not handed out before the next plan.
@@ -125,15 +134,20 @@ impl Scheduler {
     /// When the last plan was not committed.
     pub fn plan_step(&mut self) -> StepPlan {
         assert!(!self.in_flight, "the last plan was not committed");
-        self.make_way();
         let mut budget = self.config.max_batch_tokens;
+        let mut catch_up = if self.is_answering() { self.catch_up } else { budget };
+        self.make_way();
         let mut entries = Vec::new();
         // Running ones first. What is more urgent than one of them and could not be admitted above waits for the next
         // step: it would have to go before entries that are made.
-        while budget > 0 && (entries.len() < self.running.len() || !self.next_outranks_tail() && self.admit())
+        while budget > 0
+            && (entries.len() < self.running.len()
+                || catch_up > 0 && !self.next_outranks_tail() && self.admit())
         {
-            let Some(entry) = self.plan_running(entries.len(), budget) else { break };
+            let most = budget.min(1 + catch_up);
+            let Some(entry) = self.plan_running(entries.len(), most) else { break };
             budget -= entry.tokens.len();
+            catch_up -= entry.tokens.len() - 1;
             self.waiting.charge(self.running[entries.len()].standing.tenant, entry.tokens.len());
             entries.push(entry);
         }
@@ -187,6 +201,11 @@ impl Scheduler {
             draft_tokens: self.draft_tokens,
             accepted_tokens: self.accepted_tokens,
         }
+    }
+
+    /// Whether a sequence waits for nothing but its next token.
+    fn is_answering(&self) -> bool {
+        self.running.iter().any(Sequence::is_answering)
     }
 
     /// The entry of `running[index]`, for as many tokens as budget and blocks allow; `None` when it must sit this step out.

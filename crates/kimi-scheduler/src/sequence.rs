@@ -85,6 +85,11 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Whether somebody reads along: its last token was sampled, and computing it gives the next one.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.tokens.len() > self.prompt_tokens && self.uncomputed() == 1
+    }
+
     /// The blocks it holds, in the order of positions.
     pub(crate) fn blocks(&self) -> &[BlockId] {
         &self.blocks

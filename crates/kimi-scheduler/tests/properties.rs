@@ -152,13 +152,24 @@ struct Record {
     /// The position at which each began to compute: what it was spared.
     begun_at: BTreeMap<u64, usize>,
     retired: Vec<SequenceId>,
+    /// Sequences that the last step gave a token and that want more.
+    answering: BTreeSet<SequenceId>,
     steps: usize,
 }
 
 impl Record {
+    /// Beside an answer, a plan computes only so many tokens beyond one for each sequence.
+    fn answers_are_not_held_up(&self, plan: &StepPlan, catch_up: usize) {
+        if plan.entries.iter().any(|entry| self.answering.contains(&entry.sequence)) {
+            let beyond = plan.entries.iter().map(|entry| entry.tokens.len() - entry.draft - 1);
+            assert!(beyond.sum::<usize>() <= catch_up, "{plan:?} holds up an answer");
+        }
+    }
+
     fn note(&mut self, update: SequenceUpdate) {
         match update {
             SequenceUpdate::Appended { sequence, token } => {
+                self.answering.insert(sequence);
                 self.texts.entry(sequence.0).or_default().push(token);
             }
             SequenceUpdate::Finished { sequence, token, finished } => {
@@ -185,10 +196,18 @@ fn cancel_due(scheduler: &mut Scheduler, requests: &[Request], now: usize, flyin
     }
 }
 
+/// What an engine tells a scheduler of the machine.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    row_cost: f64,
+    catch_up: usize,
+}
+
 /// Runs a load to its end. `requests` are in the order of arrival.
-fn run(config: SchedulerConfig, row_cost: f64, requests: &[Request], step_limit: usize) -> Record {
+fn run(config: SchedulerConfig, pace: Pace, requests: &[Request], step_limit: usize) -> Record {
     let mut scheduler = Scheduler::new(config);
-    scheduler.set_row_cost(row_cost);
+    scheduler.set_row_cost(pace.row_cost);
+    scheduler.set_catch_up(pace.catch_up);
     let mut cache = ShadowCache {
         block_size: config.block_size,
         slots: vec![TokenId::MAX; config.block_size * config.block_count],
@@ -206,6 +225,7 @@ fn run(config: SchedulerConfig, row_cost: f64, requests: &[Request], step_limit:
         cancel_due(&mut scheduler, requests, now, false);
         let plan = scheduler.plan_step();
         scheduler_state_is_sound(&scheduler, &plan, config);
+        record.answers_are_not_held_up(&plan, pace.catch_up);
         cancel_due(&mut scheduler, requests, now, true);
         if plan.entries.is_empty() {
             assert_eq!(scheduler.load().waiting + scheduler.load().running, 0, "work without a plan");
@@ -227,6 +247,7 @@ fn run(config: SchedulerConfig, row_cost: f64, requests: &[Request], step_limit:
             record.retired.push(*id);
         }
         let samples = cache.run(&plan, requests, &record.texts);
+        record.answering.clear();
         for update in scheduler.commit(&plan, &samples) {
             record.note(update);
         }
@@ -276,8 +297,9 @@ fn any_config() -> impl Strategy<Value = SchedulerConfig> {
 }
 
 /// Mostly such that every proposal is tried.
-fn any_row_cost() -> impl Strategy<Value = f64> {
-    prop_oneof![3 => Just(0.0), 1 => 0.0..0.3, 1 => 0.0..1.0]
+fn any_pace() -> impl Strategy<Value = Pace> {
+    let row_cost = prop_oneof![3 => Just(0.0), 1 => 0.0..0.3, 1 => 0.0..1.0];
+    (row_cost, 1..=9_usize).prop_map(|(row_cost, catch_up)| Pace { row_cost, catch_up })
 }
 
 fn any_request() -> impl Strategy<Value = Request> {
@@ -313,14 +335,15 @@ fn any_load() -> impl Strategy<Value = Vec<Request>> {
 
 /// Steps within which a load must end. The first of the running sequences always gets the first share of the budget and
 /// all the blocks it needs, so at worst requests run one after the other: a request's prompt, and its text once more should
-/// it have been preempted, takes `ceil(tokens / budget)` steps, and each of its tokens one more. Each more urgent request
+/// it have been preempted, takes `ceil(tokens / share)` steps, and each of its tokens one more. Each more urgent request
 /// may make it start over.
-fn step_limit(config: SchedulerConfig, requests: &[Request]) -> usize {
+fn step_limit(config: SchedulerConfig, pace: Pace, requests: &[Request]) -> usize {
+    let share = config.max_batch_tokens.min(1 + pace.catch_up);
     let steps = |request: &Request| {
         let longest = (request.prompt.len() + request.limits.max_tokens).min(config.context_limit());
         let urgent = |other: &&Request| other.standing.priority < request.standing.priority;
         let starts = 1 + requests.iter().filter(urgent).count();
-        longest.div_ceil(config.max_batch_tokens) * starts + request.limits.max_tokens
+        longest.div_ceil(share) * starts + request.limits.max_tokens
     };
     requests.iter().map(steps).sum()
 }
@@ -330,9 +353,9 @@ proptest! {
 
     #[test]
     fn any_load_gets_the_text_it_would_get_alone(
-        config in any_config(), row_cost in any_row_cost(), requests in any_load(),
+        config in any_config(), pace in any_pace(), requests in any_load(),
     ) {
-        let record = run(config, row_cost, &requests, step_limit(config, &requests));
+        let record = run(config, pace, &requests, step_limit(config, pace, &requests));
 
         let standing = |id: &SequenceId| requests[id.0 as usize].standing;
         for first in &record.admitted {

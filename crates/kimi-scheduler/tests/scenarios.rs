@@ -72,6 +72,19 @@ fn a_long_prompt_is_computed_in_chunks_beside_a_running_sequence() {
 }
 
 #[test]
+fn prompts_take_small_steps_while_somebody_is_answered() {
+    let mut scheduler = scheduler(16, 16);
+    scheduler.set_catch_up(2);
+    add(&mut scheduler, 0, 6, 4);
+    assert_eq!(step(&mut scheduler), "0 0..6* (3)", "nobody is answered yet");
+    add(&mut scheduler, 1, 5, 1);
+    add(&mut scheduler, 2, 3, 1);
+    assert_eq!(step(&mut scheduler), "0 6..7* (4), 1 0..3 (2)", "2 waits for its share");
+    assert_eq!(step(&mut scheduler), "0 7..8* (4), 1 3..5* (3), 2 0..2 (1)", "1 leaves one token of two");
+    assert_eq!(step(&mut scheduler), "0 8..9* (5), 2 2..3* (2), -1");
+}
+
+#[test]
 fn sequences_join_and_leave_between_steps() {
     let mut scheduler = scheduler(16, 8);
     add(&mut scheduler, 0, 2, 2);
