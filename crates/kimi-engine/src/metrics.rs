@@ -5,80 +5,6 @@
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use kimi_scheduler::{Load, TierReport};
 
-/// Requests that ended or were refused.
-pub const REQUESTS_TOTAL: &str = "kimi_requests_total";
-/// Accepted requests that hold no cache blocks.
-pub const REQUESTS_WAITING: &str = "kimi_requests_waiting";
-/// Requests that are being computed.
-pub const REQUESTS_RUNNING: &str = "kimi_requests_running";
-/// From submission to the first step.
-pub const QUEUE_SECONDS: &str = "kimi_request_queue_time_seconds";
-/// From submission to the first token.
-pub const FIRST_TOKEN_SECONDS: &str = "kimi_time_to_first_token_seconds";
-/// From token to token.
-pub const INTER_TOKEN_SECONDS: &str = "kimi_inter_token_latency_seconds";
-/// From the first step to the first token.
-pub const PREFILL_SECONDS: &str = "kimi_request_prefill_time_seconds";
-/// From the first token to the last.
-pub const DECODE_SECONDS: &str = "kimi_request_decode_time_seconds";
-/// Tokens of a request's prompt.
-pub const REQUEST_PROMPT_TOKENS: &str = "kimi_request_prompt_tokens";
-/// Tokens of a request's answer.
-pub const REQUEST_GENERATION_TOKENS: &str = "kimi_request_generation_tokens";
-/// From submission to the end.
-pub const REQUEST_SECONDS: &str = "kimi_e2e_request_latency_seconds";
-/// Duration of a step.
-pub const STEP_SECONDS: &str = "kimi_step_seconds";
-/// Tokens of a step.
-pub const STEP_TOKENS: &str = "kimi_step_tokens";
-/// Prompt tokens of requests that finished.
-pub const PROMPT_TOKENS_TOTAL: &str = "kimi_prompt_tokens_total";
-/// Prompt tokens that came from the prefix cache.
-pub const CACHED_TOKENS_TOTAL: &str = "kimi_cached_tokens_total";
-/// Tokens sampled.
-pub const GENERATION_TOKENS_TOTAL: &str = "kimi_generation_tokens_total";
-/// Cache blocks in use.
-pub const BLOCKS_USED: &str = "kimi_kv_blocks_used";
-/// Cache blocks not in use.
-pub const BLOCKS_FREE: &str = "kimi_kv_blocks_free";
-/// Free cache blocks that the prefix cache still finds.
-pub const BLOCKS_KEPT: &str = "kimi_kv_blocks_kept";
-/// Cache blocks in use, as a share of all.
-pub const KV_USAGE: &str = "kimi_kv_cache_usage_perc";
-/// Prompt tokens looked up in the prefix cache.
-pub const PREFIX_QUERIES_TOTAL: &str = "kimi_prefix_cache_queries_total";
-/// Prompt tokens found there.
-pub const PREFIX_HITS_TOTAL: &str = "kimi_prefix_cache_hits_total";
-/// Blocks on disk.
-pub const DISK_BLOCKS: &str = "kimi_kv_disk_blocks";
-/// Tokens brought back from disk.
-pub const DISK_HITS_TOTAL: &str = "kimi_kv_disk_hits_total";
-/// Bytes brought back from disk.
-pub const DISK_RESTORED_BYTES_TOTAL: &str = "kimi_kv_disk_restored_bytes_total";
-/// Bytes written to disk.
-pub const DISK_SAVED_BYTES_TOTAL: &str = "kimi_kv_disk_saved_bytes_total";
-/// Blocks that could not be brought back.
-pub const DISK_FAILURES_TOTAL: &str = "kimi_kv_disk_failures_total";
-/// Sequences that lost their blocks.
-pub const PREEMPTIONS_TOTAL: &str = "kimi_preemptions_total";
-/// Steps of a sequence that computed a draft.
-pub const DRAFTS_TOTAL: &str = "kimi_spec_decode_num_drafts_total";
-/// Tokens of drafts.
-pub const DRAFT_TOKENS_TOTAL: &str = "kimi_spec_decode_num_draft_tokens_total";
-/// Tokens of drafts that were right.
-pub const ACCEPTED_TOKENS_TOTAL: &str = "kimi_spec_decode_num_accepted_tokens_total";
-/// Requests failed for non-finite logits.
-pub const NON_FINITE_LOGITS_TOTAL: &str = "kimi_non_finite_logits_total";
-
-/// Upper bounds for the histograms whose name ends in `_seconds`: 0.5 ms to about 10 minutes.
-pub const SECONDS_BUCKETS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0,
-    600.0,
-];
-/// Upper bounds for [`STEP_TOKENS`] and the tokens of a request.
-pub const TOKENS_BUCKETS: &[f64] =
-    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
-
 /// How a metric is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
@@ -101,84 +27,75 @@ pub struct Metric {
     pub help: &'static str,
 }
 
-const fn metric(name: &'static str, kind: MetricKind, help: &'static str) -> Metric {
-    Metric { name, kind, help }
-}
-
-/// Every metric of the engine.
-pub const METRICS: &[Metric] = &[
-    metric(
-        REQUESTS_TOTAL,
-        MetricKind::Counter,
-        "requests by `outcome`: `stop`, `length`, `cancelled`, `failed`; or refused: `busy`, `stopping`, `too_long`, `empty`",
-    ),
-    metric(REQUESTS_WAITING, MetricKind::Gauge, "accepted requests that hold no cache blocks (queue depth)"),
-    metric(REQUESTS_RUNNING, MetricKind::Gauge, "requests that are being computed"),
-    metric(QUEUE_SECONDS, MetricKind::Histogram, "from submission to the request's first step"),
-    metric(FIRST_TOKEN_SECONDS, MetricKind::Histogram, "from submission to the first token"),
-    metric(INTER_TOKEN_SECONDS, MetricKind::Histogram, "from one token of a request to its next"),
-    metric(
-        REQUEST_SECONDS,
-        MetricKind::Histogram,
-        "from submission to the last token of requests that finished",
-    ),
-    metric(PREFILL_SECONDS, MetricKind::Histogram, "from a request's first step to its first token"),
-    metric(
-        DECODE_SECONDS,
-        MetricKind::Histogram,
-        "from the first token to the last of requests that finished",
-    ),
-    metric(REQUEST_PROMPT_TOKENS, MetricKind::Histogram, "tokens in the prompts of requests that finished"),
-    metric(
-        REQUEST_GENERATION_TOKENS,
-        MetricKind::Histogram,
-        "tokens in the answers of requests that finished",
-    ),
-    metric(STEP_SECONDS, MetricKind::Histogram, "duration of a step of the model"),
-    metric(STEP_TOKENS, MetricKind::Histogram, "tokens computed in a step, all sequences together"),
-    metric(PROMPT_TOKENS_TOTAL, MetricKind::Counter, "prompt tokens of requests that finished"),
-    metric(CACHED_TOKENS_TOTAL, MetricKind::Counter, "of these, tokens that came from the prefix cache"),
-    metric(GENERATION_TOKENS_TOTAL, MetricKind::Counter, "tokens sampled"),
-    metric(BLOCKS_USED, MetricKind::Gauge, "blocks of the paged cache that belong to a request"),
-    metric(BLOCKS_FREE, MetricKind::Gauge, "blocks of the paged cache that belong to nobody"),
-    metric(BLOCKS_KEPT, MetricKind::Gauge, "of these, blocks whose content the prefix cache still finds"),
-    metric(KV_USAGE, MetricKind::Gauge, "share of the paged cache that belongs to a request, 0 to 1"),
-    metric(PREFIX_QUERIES_TOTAL, MetricKind::Counter, "prompt tokens looked up in the prefix cache"),
-    metric(PREFIX_HITS_TOTAL, MetricKind::Counter, "of these, tokens that were there"),
-    metric(PREEMPTIONS_TOTAL, MetricKind::Counter, "times a request lost its blocks to an earlier one"),
-    metric(DISK_BLOCKS, MetricKind::Gauge, "cache blocks that `--kv-disk` holds"),
-    metric(DISK_HITS_TOTAL, MetricKind::Counter, "tokens whose cache entries came back from `--kv-disk`"),
-    metric(DISK_RESTORED_BYTES_TOTAL, MetricKind::Counter, "bytes of these entries"),
-    metric(DISK_SAVED_BYTES_TOTAL, MetricKind::Counter, "bytes of cache entries written to `--kv-disk`"),
-    metric(
-        DISK_FAILURES_TOTAL,
-        MetricKind::Counter,
-        "cache blocks that could not be read back from `--kv-disk` and were computed again",
-    ),
-    metric(
-        DRAFTS_TOTAL,
-        MetricKind::Counter,
-        "times that proposed tokens were computed before they were sampled",
-    ),
-    metric(DRAFT_TOKENS_TOTAL, MetricKind::Counter, "tokens that were proposed and computed so"),
-    metric(ACCEPTED_TOKENS_TOTAL, MetricKind::Counter, "of these, tokens that were sampled indeed"),
-    metric(
-        NON_FINITE_LOGITS_TOTAL,
-        MetricKind::Counter,
-        "requests failed because the model computed NaN or infinity",
-    ),
-];
-
-/// Tells the recorder the help texts. Call it once, after the recorder is installed.
-pub fn describe() {
-    for Metric { name, kind, help } in METRICS {
-        match kind {
-            MetricKind::Counter => ::metrics::describe_counter!(*name, *help),
-            MetricKind::Gauge => ::metrics::describe_gauge!(*name, *help),
-            MetricKind::Histogram => ::metrics::describe_histogram!(*name, *help),
+impl Metric {
+    /// Tells the recorder the help text. To be called once, after the recorder is installed.
+    pub fn describe(&self) {
+        match self.kind {
+            MetricKind::Counter => ::metrics::describe_counter!(self.name, self.help),
+            MetricKind::Gauge => ::metrics::describe_gauge!(self.name, self.help),
+            MetricKind::Histogram => ::metrics::describe_histogram!(self.name, self.help),
         }
     }
 }
+
+/// A table of metrics: a constant for the name of each, and `METRICS` with all of them.
+#[macro_export]
+macro_rules! metric_table {
+    ($($constant:ident: $kind:ident = $name:literal, $help:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+
+        /// Every metric of this crate.
+        pub const METRICS: &[$crate::metrics::Metric] = &[$($crate::metrics::Metric {
+            name: $name,
+            kind: $crate::metrics::MetricKind::$kind,
+            help: $help,
+        }),*];
+    };
+}
+
+metric_table! {
+    REQUESTS_TOTAL: Counter = "kimi_requests_total", "requests by `outcome`: `stop`, `length`, `cancelled`, `failed`; or refused: `busy`, `stopping`, `too_long`, `empty`";
+    REQUESTS_WAITING: Gauge = "kimi_requests_waiting", "accepted requests that hold no cache blocks (queue depth)";
+    REQUESTS_RUNNING: Gauge = "kimi_requests_running", "requests that are being computed";
+    QUEUE_SECONDS: Histogram = "kimi_request_queue_time_seconds", "from submission to the request's first step";
+    FIRST_TOKEN_SECONDS: Histogram = "kimi_time_to_first_token_seconds", "from submission to the first token";
+    INTER_TOKEN_SECONDS: Histogram = "kimi_inter_token_latency_seconds", "from one token of a request to its next";
+    REQUEST_SECONDS: Histogram = "kimi_e2e_request_latency_seconds", "from submission to the last token of requests that finished";
+    PREFILL_SECONDS: Histogram = "kimi_request_prefill_time_seconds", "from a request's first step to its first token";
+    DECODE_SECONDS: Histogram = "kimi_request_decode_time_seconds", "from the first token to the last of requests that finished";
+    REQUEST_PROMPT_TOKENS: Histogram = "kimi_request_prompt_tokens", "tokens in the prompts of requests that finished";
+    REQUEST_GENERATION_TOKENS: Histogram = "kimi_request_generation_tokens", "tokens in the answers of requests that finished";
+    STEP_SECONDS: Histogram = "kimi_step_seconds", "duration of a step of the model";
+    STEP_TOKENS: Histogram = "kimi_step_tokens", "tokens computed in a step, all sequences together";
+    PROMPT_TOKENS_TOTAL: Counter = "kimi_prompt_tokens_total", "prompt tokens of requests that finished";
+    CACHED_TOKENS_TOTAL: Counter = "kimi_cached_tokens_total", "of these, tokens that came from the prefix cache";
+    GENERATION_TOKENS_TOTAL: Counter = "kimi_generation_tokens_total", "tokens sampled";
+    BLOCKS_USED: Gauge = "kimi_kv_blocks_used", "blocks of the paged cache that belong to a request";
+    BLOCKS_FREE: Gauge = "kimi_kv_blocks_free", "blocks of the paged cache that belong to nobody";
+    BLOCKS_KEPT: Gauge = "kimi_kv_blocks_kept", "of these, blocks whose content the prefix cache still finds";
+    KV_USAGE: Gauge = "kimi_kv_cache_usage_perc", "share of the paged cache that belongs to a request, 0 to 1";
+    PREFIX_QUERIES_TOTAL: Counter = "kimi_prefix_cache_queries_total", "prompt tokens looked up in the prefix cache";
+    PREFIX_HITS_TOTAL: Counter = "kimi_prefix_cache_hits_total", "of these, tokens that were there";
+    PREEMPTIONS_TOTAL: Counter = "kimi_preemptions_total", "times a request lost its blocks to an earlier one";
+    DISK_BLOCKS: Gauge = "kimi_kv_disk_blocks", "cache blocks that `--kv-disk` holds";
+    DISK_HITS_TOTAL: Counter = "kimi_kv_disk_hits_total", "tokens whose cache entries came back from `--kv-disk`";
+    DISK_RESTORED_BYTES_TOTAL: Counter = "kimi_kv_disk_restored_bytes_total", "bytes of these entries";
+    DISK_SAVED_BYTES_TOTAL: Counter = "kimi_kv_disk_saved_bytes_total", "bytes of cache entries written to `--kv-disk`";
+    DISK_FAILURES_TOTAL: Counter = "kimi_kv_disk_failures_total", "cache blocks that could not be read back from `--kv-disk` and were computed again";
+    DRAFTS_TOTAL: Counter = "kimi_spec_decode_num_drafts_total", "times that proposed tokens were computed before they were sampled";
+    DRAFT_TOKENS_TOTAL: Counter = "kimi_spec_decode_num_draft_tokens_total", "tokens that were proposed and computed so";
+    ACCEPTED_TOKENS_TOTAL: Counter = "kimi_spec_decode_num_accepted_tokens_total", "of these, tokens that were sampled indeed";
+    NON_FINITE_LOGITS_TOTAL: Counter = "kimi_non_finite_logits_total", "requests failed because the model computed NaN or infinity";
+}
+
+/// Upper bounds for the histograms whose name ends in `_seconds`: 0.5 ms to about 10 minutes.
+pub const SECONDS_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0,
+    600.0,
+];
+/// Upper bounds for [`STEP_TOKENS`] and the tokens of a request.
+pub const TOKENS_BUCKETS: &[f64] =
+    &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 
 /// How a request left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

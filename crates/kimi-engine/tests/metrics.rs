@@ -121,7 +121,7 @@ fn every_request_is_counted_once_and_every_token_timed() {
     // One request at a time, so that the third is the third to appear.
     let runner = FakeRunner::scripted(vec![vec![7, 7, 0], vec![7]]).with_non_finite(2, 1);
     let (engine, thread) = metrics::with_local_recorder(&ledger, || {
-        names::describe();
+        names::METRICS.iter().for_each(names::Metric::describe);
         start(config, Box::new(runner))
     });
     for (prompt_tokens, max_tokens) in [(5, 9), (6, 4), (7, 9)] {

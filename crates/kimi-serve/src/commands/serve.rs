@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use kimi_engine::EngineThread;
+use kimi_engine::{EngineThread, metrics::Metric};
 use kimi_http::{App, LoadProgress, ModelCard, Service};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, signal::unix, sync::oneshot};
@@ -154,8 +154,8 @@ fn install_metrics() -> Result<PrometheusHandle> {
         )?
         .set_buckets_for_metric(Matcher::Suffix("_tokens".to_owned()), kimi_engine::metrics::TOKENS_BUCKETS)?
         .install_recorder()?;
-    kimi_engine::metrics::describe();
-    kimi_http::metrics::describe();
+    let metrics = kimi_engine::metrics::METRICS.iter().chain(kimi_http::metrics::METRICS);
+    metrics.for_each(Metric::describe);
     Ok(handle)
 }
 
