@@ -152,7 +152,6 @@ fn from_schema(schema: &Value) -> TopLevelGrammar {
     TopLevelGrammar::from_json_schema(Value::Object(schema))
 }
 
-/// Compiles on a thread of its own: with a large stack, and with somebody who stops waiting.
 fn compile_apart(
     top: TopLevelGrammar,
     format: &AnswerFormat,
@@ -160,15 +159,23 @@ fn compile_apart(
 ) -> Result<Grammar, CompileError> {
     let (is_json, strict) =
         (format.is_json(), matches!(format, AnswerFormat::JsonSchema { strict: true, .. }));
+    apart(PATIENCE, move || compile(top, is_json, strict, vocabulary))
+}
+
+/// Works on a thread of its own: with a large stack, and with somebody who stops waiting. A panic there is a refusal here.
+fn apart<T: Send + 'static>(
+    patience: Duration,
+    work: impl FnOnce() -> Result<T, CompileError> + Send + 'static,
+) -> Result<T, CompileError> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let compile = move || {
-        let compiled = catch_unwind(AssertUnwindSafe(|| compile(top, is_json, strict, vocabulary)));
+    let work = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
         // Nobody may be waiting any more.
-        let _ = sender.send(compiled.unwrap_or_else(|_| Err(refused("the grammar engine gave up on it"))));
+        let _ = sender.send(outcome.unwrap_or_else(|_| Err(refused("the grammar engine gave up on it"))));
     };
     let thread = std::thread::Builder::new().name("compile-format".into()).stack_size(STACK_BYTES);
-    thread.spawn(compile).map_err(|error| refused(&format!("no thread to compile it: {error}")))?;
-    receiver.recv_timeout(PATIENCE).unwrap_or(Err(CompileError::TooSlow(PATIENCE.as_secs())))
+    thread.spawn(work).map_err(|error| refused(&format!("no thread to compile it: {error}")))?;
+    receiver.recv_timeout(patience).unwrap_or(Err(CompileError::TooSlow(patience.as_secs())))
 }
 
 fn compile(
@@ -217,5 +224,21 @@ fn refused(message: &str) -> CompileError {
 impl std::fmt::Debug for Guides {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guides").field("remembered", &self.remembered()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_or_endless_work_is_a_refusal() {
+        let panicked = apart::<()>(PATIENCE, || panic!("state of the engine"));
+        assert_eq!(panicked, Err(CompileError::Refused("the grammar engine gave up on it".into())));
+        let (stop, stopped) = mpsc::channel::<()>();
+        let endless = apart(Duration::from_millis(10), move || Ok(stopped.recv().is_ok()));
+        assert_eq!(endless, Err(CompileError::TooSlow(0)));
+        drop(stop);
+        assert_eq!(apart(PATIENCE, || Ok(1)), Ok(1));
     }
 }
