@@ -7,5 +7,4 @@ mod request;
 
 pub(crate) use errors::{adapt, is_spoken_at};
 pub(crate) use events::MessageEvents;
-pub(crate) use fold::MessageFold;
 pub(crate) use request::{Translated, to_chat, tool};

@@ -11,7 +11,7 @@ use crate::chat_stream::AnswerHead;
 use crate::choices::{ChoiceEvent, Choices};
 use crate::generation::AnswerEvent;
 
-/// Reads all answers to their ends. The caller's future owns them: when the client leaves, all are dropped.
+/// Reads all answers to their ends.
 pub(crate) async fn collect(mut choices: Choices, head: AnswerHead) -> Result<ChatCompletion, ApiError> {
     let reasoning = choices.shows_reasoning().then(String::new);
     let mut answers = vec![Answer { reasoning, ..Answer::default() }; choices.len()];
@@ -22,14 +22,13 @@ pub(crate) async fn collect(mut choices: Choices, head: AnswerHead) -> Result<Ch
             answers[index].token_ids.get_or_insert_default().extend(ids);
         }
     }
-    let broken = || ApiError::internal(&head.id, "The answer broke off");
     let finished: Option<Vec<ChatChoice>> = answers
         .into_iter()
         .enumerate()
         .map(|(index, answer)| answer.into_choice(index, head.reasoning_alias))
         .collect();
     Ok(ChatCompletion {
-        choices: finished.ok_or_else(broken)?,
+        choices: finished.ok_or_else(|| choices.broken_off())?,
         id: head.id,
         object: ChatCompletion::OBJECT,
         created: head.created,

@@ -1,11 +1,15 @@
 //! A streamed chat answer: events become chunks, one `data:` line each.
 
+use std::future::Future;
+
 use kimi_api::{
-    ChatCompletionChunk, ChoiceLogprobs, ChunkChoice, Delta, FunctionDelta, Role, ToolCallDelta,
-    ToolCallKind, Usage,
+    ChatCompletion, ChatCompletionChunk, ChoiceLogprobs, ChunkChoice, Delta, FunctionDelta, Role,
+    ToolCallDelta, ToolCallKind, Usage,
 };
 use kimi_tokens::TokenId;
 
+use crate::ApiError;
+use crate::chat_collect::collect;
 use crate::choices::{ChoiceEvent, Choices};
 use crate::generation::AnswerEvent;
 use crate::sse::{Framing, write_data, write_done};
@@ -26,6 +30,12 @@ pub(crate) struct AnswerHead {
 }
 
 impl Framing for AnswerHead {
+    type Whole = ChatCompletion;
+
+    fn collect(self, choices: Choices) -> impl Future<Output = Result<ChatCompletion, ApiError>> + Send {
+        collect(choices, self)
+    }
+
     fn begin(&mut self, choices: &Choices, out: &mut Vec<u8>) {
         for index in 0..choices.len() {
             let delta = Delta { role: Some(Role::Assistant), content: Some(""), ..Delta::default() };

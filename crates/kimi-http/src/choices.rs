@@ -11,7 +11,6 @@ use crate::ApiError;
 use crate::generation::{AnswerEvent, Generation};
 use crate::prepare::Prepared;
 use crate::state::ReadyService;
-use crate::validate::ChatJob;
 
 /// An event of one of the answers.
 #[derive(Debug, PartialEq)]
@@ -26,6 +25,7 @@ pub(crate) struct ChoiceEvent {
 
 /// Running answers. Dropping them cancels all of them within one step of the engine.
 pub(crate) struct Choices {
+    request_id: String,
     generations: Vec<Generation>,
     /// Choices of each prompt.
     per_prompt: usize,
@@ -40,17 +40,6 @@ pub(crate) struct Choices {
 }
 
 impl Choices {
-    /// Encodes the job's prompt and submits it as often as it has choices.
-    pub(crate) async fn start(
-        job: ChatJob,
-        service: &ReadyService,
-        request_id: String,
-        running: TaskTrackerToken,
-    ) -> Result<Self, ApiError> {
-        let prepared = Prepared::encode(job, service, &request_id).await?;
-        Self::submit(&[prepared], service, &request_id, &running)
-    }
-
     /// Submits every choice of every prompt. All prompts have the same number of choices.
     pub(crate) fn submit(
         prompts: &[Prepared],
@@ -68,6 +57,7 @@ impl Choices {
         }
         let ids = prompts.iter().map(|prompt| prompt.prompt_tokens().to_vec());
         Ok(Self {
+            request_id: request_id.to_owned(),
             open: generations.len(),
             generations,
             per_prompt: prompts.first().map_or(1, |prompt| prompt.choices),
@@ -96,6 +86,11 @@ impl Choices {
     /// Whether answers begin with reasoning that the client will see.
     pub(crate) fn shows_reasoning(&self) -> bool {
         self.shows_reasoning
+    }
+
+    /// What is said of an answer that has no end.
+    pub(crate) fn broken_off(&self) -> ApiError {
+        ApiError::internal(&self.request_id, "The answer broke off")
     }
 
     /// What the answers that have ended cost: every prompt once, all tokens.

@@ -1,6 +1,7 @@
 //! Plain-text answers: events become pieces of choices; a stream sends the pieces, a whole answer is their sum.
 
 use kimi_api::{Completion, CompletionChoice, CompletionLogprobs, TokenLogprob, Usage};
+use serde_json::Value;
 
 use crate::ApiError;
 use crate::choices::{ChoiceEvent, Choices};
@@ -75,6 +76,18 @@ impl CompletionWriter {
 }
 
 impl Framing for CompletionWriter {
+    type Whole = Value;
+
+    async fn collect(mut self, mut choices: Choices) -> Result<Value, ApiError> {
+        let mut sums = self.first_pieces(&choices);
+        while let Some(event) = choices.next().await {
+            let piece = self.piece(event?);
+            add(&mut sums[piece.index], piece);
+        }
+        let whole = self.completion(sums, true, Some(choices.usage()));
+        serde_json::to_value(whole).map_err(|_| choices.broken_off())
+    }
+
     fn begin(&mut self, choices: &Choices, out: &mut Vec<u8>) {
         for piece in self.first_pieces(choices) {
             if !piece.text.is_empty() || piece.prompt_token_ids.is_some() {
@@ -94,21 +107,6 @@ impl Framing for CompletionWriter {
         }
         write_done(out);
     }
-}
-
-/// Reads all answers to their ends and returns the JSON of the whole. The caller's future owns them: when the client
-/// leaves, all are dropped.
-pub(crate) async fn collect(
-    mut choices: Choices,
-    mut writer: CompletionWriter,
-) -> Result<serde_json::Value, ApiError> {
-    let mut sums = writer.first_pieces(&choices);
-    while let Some(event) = choices.next().await {
-        let piece = writer.piece(event?);
-        add(&mut sums[piece.index], piece);
-    }
-    let whole = writer.completion(sums, true, Some(choices.usage()));
-    serde_json::to_value(whole).map_err(|_| ApiError::internal(&writer.id, "The answer could not be written"))
 }
 
 fn add(sum: &mut CompletionChoice, piece: CompletionChoice) {

@@ -12,6 +12,8 @@ use crate::sse::Framing;
 pub(crate) trait Dialect: Send + 'static {
     /// What the API's streams consist of.
     type Event: Serialize + Send;
+    /// Adds them up.
+    type Fold: Fold<Self::Event>;
 
     /// The event's name, for its `event:` line.
     fn name(event: &Self::Event) -> &'static str;
@@ -27,7 +29,18 @@ pub(crate) trait Dialect: Send + 'static {
     }
 }
 
-/// A dialect as server-sent events.
+/// A whole answer, from the events of a streamed one.
+pub(crate) trait Fold<Event>: Default + Send {
+    /// The answer.
+    type Whole: Serialize;
+
+    /// One event more.
+    fn take(&mut self, event: Event);
+    /// The whole; `None` when its end is missing.
+    fn finish(self) -> Option<Self::Whole>;
+}
+
+/// A dialect as server-sent events, or as their sum.
 pub(crate) struct Spoken<D: Dialect> {
     dialect: D,
     /// Reused for every event.
@@ -47,6 +60,18 @@ impl<D: Dialect> Spoken<D> {
 }
 
 impl<D: Dialect> Framing for Spoken<D> {
+    type Whole = <D::Fold as Fold<D::Event>>::Whole;
+
+    async fn collect(mut self, mut choices: Choices) -> Result<Self::Whole, ApiError> {
+        let mut fold = D::Fold::default();
+        self.dialect.begin(choices.prompt_tokens(), &mut self.events);
+        while let Some(event) = choices.next().await {
+            self.dialect.tell(event?.event, &mut self.events);
+            self.events.drain(..).for_each(|event| fold.take(event));
+        }
+        fold.finish().ok_or_else(|| choices.broken_off())
+    }
+
     fn begin(&mut self, choices: &Choices, out: &mut Vec<u8>) {
         self.dialect.begin(choices.prompt_tokens(), &mut self.events);
         self.write(out);
@@ -77,19 +102,4 @@ fn write_event(name: &str, event: &impl Serialize, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.push(b'\n');
     crate::sse::write_data(event, out);
-}
-
-/// Reads an answer to its end and gives every event of its telling to `fold`.
-pub(crate) async fn collect<D: Dialect>(
-    mut choices: Choices,
-    mut dialect: D,
-    mut fold: impl FnMut(D::Event),
-) -> Result<(), ApiError> {
-    let mut events = Vec::new();
-    dialect.begin(choices.prompt_tokens(), &mut events);
-    while let Some(event) = choices.next().await {
-        dialect.tell(event?.event, &mut events);
-        events.drain(..).for_each(&mut fold);
-    }
-    Ok(())
 }

@@ -7,9 +7,9 @@ use kimi_chat::Conversation;
 use kimi_guide::{AnswerFormat, AnswerPlan, CallRule, CompileError, Grammar, GuidedAnswer, Guides, ToolRule};
 use serde_json::{Value, json};
 
-use crate::ApiError;
 use crate::state::ReadyService;
 use crate::validate::Shape;
+use crate::{ApiError, blocking};
 
 /// What of a conversation a guide must know.
 pub(crate) struct Setting {
@@ -44,10 +44,7 @@ pub(crate) async fn prepare(
     }
     let guides = Arc::clone(&service.guides);
     let compiling = move || compile(&shape, &setting, &guides).map(Some);
-    tokio::task::spawn_blocking(compiling).await.unwrap_or_else(|panic| {
-        tracing::error!(%panic, "compiling a format panicked");
-        Err(ApiError::internal(request_id, "The format of the answer could not be prepared"))
-    })
+    blocking::run(request_id, "The format of the answer could not be prepared", compiling).await
 }
 
 fn compile(shape: &Shape, setting: &Setting, guides: &Guides) -> Result<GuidedAnswer, ApiError> {

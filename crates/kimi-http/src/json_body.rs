@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::{ApiError, ModelNames, json_depth, metrics, paced_body};
+use crate::{ApiError, ModelNames, blocking, json_depth, metrics, paced_body};
 
 /// Bodies above this many bytes are parsed off the threads that serve everybody else.
 const PARSE_INLINE: usize = 256 * 1024;
@@ -78,9 +78,8 @@ where
         return parse_for_model(&body, names);
     }
     let names = names.clone();
-    tokio::task::spawn_blocking(move || parse_for_model(&body, &names))
-        .await
-        .unwrap_or_else(|_panic| Err(ApiError::internal(request_id, "The request could not be read")))
+    let reading = move || parse_for_model(&body, &names);
+    blocking::run(request_id, "The request could not be read", reading).await
 }
 
 /// When some value has the wrong type, an unknown model is still what the client hears of first.

@@ -3,6 +3,7 @@
 mod anthropic;
 mod app;
 mod auth;
+mod blocking;
 mod chat_collect;
 mod chat_stream;
 mod choices;

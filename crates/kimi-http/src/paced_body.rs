@@ -2,17 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use hyper::body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{ApiError, App};
 
@@ -22,9 +19,8 @@ const PROGRESS: usize = 16 * 1024;
 /// Puts every body under the pace. All routes read through it, whatever they read.
 pub(crate) async fn pace(State(app): State<App>, request: Request, next: Next) -> Response {
     let window = app.config().limits.body_stall;
-    let paced =
-        request.map(|body| if body.is_end_stream() { body } else { Body::new(Paced::new(body, window)) });
-    next.run(paced).await
+    let paced = |body: Body| Paced::new(body, window).into_body();
+    next.run(request.map(|body| if body.is_end_stream() { body } else { paced(body) })).await
 }
 
 /// Why a body could not be read: too slow, or broken off.
@@ -43,10 +39,10 @@ pub(crate) fn read_error(error: &(dyn Error + 'static)) -> ApiError {
 }
 
 struct Paced {
-    body: Body,
+    pieces: BodyDataStream,
     window: Duration,
     /// The end of the window, and what arrived in it.
-    end: Pin<Box<Sleep>>,
+    end: Instant,
     arrived: usize,
 }
 
@@ -66,39 +62,27 @@ impl Error for Stalled {}
 
 impl Paced {
     fn new(body: Body, window: Duration) -> Self {
-        Self { body, window, end: Box::pin(sleep(window)), arrived: 0 }
+        Self { pieces: body.into_data_stream(), window, end: Instant::now() + window, arrived: 0 }
     }
-}
 
-impl HttpBody for Paced {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.arrived += frame.data_ref().map_or(0, Bytes::len);
-            if self.arrived >= PROGRESS {
-                self.arrived = 0;
-                let end = Instant::now() + self.window;
-                self.end.as_mut().reset(end);
-            }
+    /// What arrives next. What has arrived is read first: a window that ends while the server was busy is not the client's
+    /// fault.
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        let Ok(piece) = timeout_at(self.end, self.pieces.next()).await else {
+            return Some(Err(axum::Error::new(Stalled { window: self.window })));
+        };
+        self.arrived += piece.as_ref()?.as_ref().map_or(0, Bytes::len);
+        if self.arrived >= PROGRESS {
+            self.arrived = 0;
+            self.end = Instant::now() + self.window;
         }
-        // What has arrived is read first: a window that ends while the server was busy is not the client's fault.
-        if polled.is_pending() && self.end.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(axum::Error::new(Stalled { window: self.window }))));
-        }
-        polled
+        piece
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn into_body(self) -> Body {
+        Body::from_stream(futures_util::stream::unfold(self, async |mut paced| {
+            let piece = paced.next().await?;
+            Some((piece, paced))
+        }))
     }
 }

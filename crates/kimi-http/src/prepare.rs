@@ -10,10 +10,10 @@ use kimi_engine::{CacheScope, Constraint, GenerateRequest, GuideSource, Sampling
 use kimi_guide::{CutFlag, GuidedAnswer};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
-use crate::ApiError;
 use crate::guidance::{self, Setting};
 use crate::state::ReadyService;
 use crate::validate::{ChatJob, Prompt, RawPrompt, Stops};
+use crate::{ApiError, blocking};
 
 /// A job whose prompt is encoded and fits. From it come as many generations as the job has choices.
 pub(crate) struct Prepared {
@@ -164,10 +164,7 @@ pub(crate) async fn encode(
         }
         Prompt::Raw { prompt, .. } => encode_raw(prompt, &vocabulary),
     };
-    tokio::task::spawn_blocking(encoding).await.unwrap_or_else(|panic| {
-        tracing::error!(%panic, "the prompt builder panicked");
-        Err(ApiError::internal(request_id, "The prompt could not be built"))
-    })
+    blocking::run(request_id, "The prompt could not be built", encoding).await
 }
 
 fn encode_raw(prompt: RawPrompt, vocabulary: &Vocabulary) -> Result<EncodedPrompt, ApiError> {

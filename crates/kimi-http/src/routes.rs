@@ -3,6 +3,7 @@
 mod account;
 mod chat;
 mod completions;
+mod exchange;
 mod files;
 mod health;
 mod messages;
@@ -12,6 +13,8 @@ mod playground;
 mod responses;
 mod tokenize;
 mod upload;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -150,4 +153,9 @@ fn bodiless(
     gives: Gives,
 ) -> Entry {
     Entry { method, path, router, operation: Operation { summary, takes: Takes::Nothing, gives } }
+}
+
+/// Now.
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

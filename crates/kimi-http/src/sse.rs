@@ -1,6 +1,7 @@
 //! Answers as server-sent events: what is the same whatever the events look like.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,8 +14,16 @@ use serde::Serialize;
 use crate::ApiError;
 use crate::choices::{ChoiceEvent, Choices};
 
-/// How one route writes the events of its answers. Every method appends whole server-sent events.
+/// How one route writes the events of its answers: one by one, where every method appends whole server-sent events, or
+/// added up.
 pub(crate) trait Framing: Send + 'static {
+    /// The whole of the answers, as JSON.
+    type Whole: Serialize;
+
+    /// Reads all answers to their ends and adds them up. The caller's future owns them: when the client leaves, all are
+    /// dropped.
+    fn collect(self, choices: Choices) -> impl Future<Output = Result<Self::Whole, ApiError>> + Send;
+
     /// Before the first event.
     fn begin(&mut self, choices: &Choices, out: &mut Vec<u8>);
     /// Hop 9b of 9. One event.

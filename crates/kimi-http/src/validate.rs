@@ -124,6 +124,13 @@ impl Notices {
         self.0.push(format!("ignored {key}"));
     }
 
+    /// Notes that none of these `keys` had an effect.
+    pub(crate) fn ignored_all(&mut self, keys: Vec<&'static str>) {
+        for key in keys {
+            self.ignored(key);
+        }
+    }
+
     fn note(&mut self, text: String) {
         self.0.push(text);
     }
@@ -138,7 +145,6 @@ impl Notices {
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     pub(crate) policy: Policy,
-    pub(crate) names: &'a ModelNames,
     pub(crate) vocabulary: &'a Vocabulary,
     /// Who asks.
     pub(crate) tenant: TenantKey,
@@ -151,11 +157,10 @@ pub(crate) struct Rules<'a> {
 /// Hop 2 of 9. Checks a request and fills in its defaults.
 ///
 /// The order of the checks is part of the contract, so that a request with two mistakes always gets the same answer:
-/// model, messages, thinking, sampling, tools, tool choice, response format. The length of the prompt is checked where
-/// the prompt is encoded.
+/// messages, thinking, sampling, tools, tool choice, response format. The model is checked before, where the request is
+/// read; the length of the prompt after, where it is encoded.
 pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Result<ChatJob, ApiError> {
     let mut notices = Notices::default();
-    rules.names.check(&request.model)?;
     messages::check(&request.messages)?;
     messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, rules.policy, &mut notices)?;

@@ -4,6 +4,7 @@ use kimi_api::anthropic::{BlockDelta, Message, MessageDelta, OutputBlock, StopRe
 use serde_json::json;
 
 use super::errors;
+use super::fold::MessageFold;
 use crate::ApiError;
 use crate::dialect::Dialect;
 use crate::generation::AnswerEvent;
@@ -61,6 +62,7 @@ impl MessageEvents {
 
 impl Dialect for MessageEvents {
     type Event = StreamEvent;
+    type Fold = MessageFold;
 
     fn name(event: &StreamEvent) -> &'static str {
         event.name()

@@ -3,6 +3,8 @@
 use kimi_api::anthropic::{BlockDelta, Message, OutputBlock, StreamEvent};
 use serde_json::Value;
 
+use crate::dialect::Fold;
+
 /// What the events so far add up to.
 #[derive(Debug, Default)]
 pub(crate) struct MessageFold {
@@ -12,8 +14,10 @@ pub(crate) struct MessageFold {
     complete: bool,
 }
 
-impl MessageFold {
-    pub(crate) fn take(&mut self, event: StreamEvent) {
+impl Fold<StreamEvent> for MessageFold {
+    type Whole = Message;
+
+    fn take(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::MessageStart { message } => self.message = Some(message),
             StreamEvent::MessageStop => self.complete = true,
@@ -25,8 +29,7 @@ impl MessageFold {
         }
     }
 
-    /// The whole message; `None` when its end is missing.
-    pub(crate) fn finish(self) -> Option<Message> {
+    fn finish(self) -> Option<Message> {
         self.message.filter(|_| self.complete)
     }
 }

@@ -8,7 +8,7 @@ use kimi_api::responses::{
 
 use super::Echo;
 use crate::ApiError;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Fold};
 use crate::generation::AnswerEvent;
 
 /// Tells one answer. The last event carries all of it.
@@ -160,8 +160,27 @@ impl ResponseEvents {
     }
 }
 
+/// A whole response is what the last event carries.
+#[derive(Default)]
+pub(crate) struct ResponseFold(Option<Box<Response>>);
+
+impl Fold<StreamEvent> for ResponseFold {
+    type Whole = Box<Response>;
+
+    fn take(&mut self, event: StreamEvent) {
+        if let Event::Completed { response } | Event::Incomplete { response } = event.event {
+            self.0 = Some(response);
+        }
+    }
+
+    fn finish(self) -> Option<Box<Response>> {
+        self.0
+    }
+}
+
 impl Dialect for ResponseEvents {
     type Event = StreamEvent;
+    type Fold = ResponseFold;
 
     fn name(event: &StreamEvent) -> &'static str {
         event.event.name()

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::chat::seconds_since_1970;
+use super::seconds_since_1970;
 use crate::ApiError;
 use crate::auth::Caller;
 use crate::file_kind::{self, HEAD_BYTES};

@@ -20,8 +20,8 @@ pub(crate) struct CompletionJob {
     pub(crate) echo: bool,
 }
 
-/// Checks a request and fills in its defaults. The order of the checks is part of the contract: model, keys this route
-/// refuses, prompt, sampling.
+/// Checks a request and fills in its defaults. The order of the checks is part of the contract: keys this route refuses,
+/// prompt, sampling.
 pub(crate) fn check_completion(
     request: CompletionRequest,
     rules: &Rules<'_>,
@@ -29,7 +29,6 @@ pub(crate) fn check_completion(
     // The hosted service does not have this route, so it has no rules for it.
     let rules = &Rules { policy: Policy::of(Contract::Open), ..*rules };
     let mut notices = Notices::default();
-    rules.names.check(&request.model)?;
     check_supported(&request)?;
     let shared = request.shared();
     let echo = request.echo == Some(true);

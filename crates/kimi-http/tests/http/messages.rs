@@ -305,7 +305,15 @@ async fn mistakes_are_told_in_its_own_form() {
         "{message}"
     );
     refused(&server, &with(json!({"model": "gpt-4"})), 404, "not_found_error").await;
+    // Whatever else is wrong, the model is what the client hears of first.
     refused(&server, &with(json!({"model": "gpt-4", "max_tokens": null})), 404, "not_found_error").await;
+    refused(
+        &server,
+        &with(json!({"model": "gpt-4", "tools": [{"type": "bash_20250124"}]})),
+        404,
+        "not_found_error",
+    )
+    .await;
     for (request, status, kind) in [
         (server.client.get(format!("{}{PATH}", server.url)), 405, "invalid_request_error"),
         (server.client.get(format!("{}/anthropic/v1/nothing", server.url)), 404, "not_found_error"),

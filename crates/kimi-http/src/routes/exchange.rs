@@ -1,0 +1,152 @@
+//! What the routes that ask the model begin and end with.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use kimi_api::anthropic::MessagesRequest;
+use kimi_api::responses::ResponsesRequest;
+use kimi_api::{ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest};
+use kimi_tokens::TokenId;
+use serde::de::DeserializeOwned;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::auth::Caller;
+use crate::choices::Choices;
+use crate::prepare::{Prepared, encode};
+use crate::sse::{self, Framing};
+use crate::state::ReadyService;
+use crate::telemetry::RequestId;
+use crate::validate::{ChatJob, Notices, Prompt, Rules, conversation_of};
+use crate::{ApiError, App, AppConfig, Policy, json_body};
+
+/// A body that asks the model for something.
+pub(crate) trait Question: DeserializeOwned + Send + 'static {
+    /// Which model is asked, where the body says it.
+    fn model(&self) -> Option<&str>;
+
+    /// The largest body, in bytes.
+    fn limit(config: &AppConfig) -> usize {
+        config.chat_body_limit
+    }
+}
+
+/// Bodies that must say which model, and those that may.
+macro_rules! questions {
+    ($($generating:ty),*; $($small:ty),*) => {
+        $(impl Question for $generating {
+            fn model(&self) -> Option<&str> {
+                Some(&self.model)
+            }
+        })*
+        $(impl Question for $small {
+            fn model(&self) -> Option<&str> {
+                self.model.as_deref()
+            }
+
+            fn limit(_: &AppConfig) -> usize {
+                AppConfig::BODY_LIMIT
+            }
+        })*
+    };
+}
+
+questions!(
+    ChatCompletionRequest, CompletionRequest, MessagesRequest, ResponsesRequest;
+    TokenizeRequest, DetokenizeRequest
+);
+
+/// A question that was read and asks a model this server has, and what it takes to answer it.
+pub(crate) struct Asked<T>(pub(super) T, pub(super) Exchange);
+
+impl<T: Question> FromRequest<App> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        // Before the state is read: a drain that begins now waits for this request.
+        let running = app.running().token();
+        let service = app.service()?;
+        let extensions = request.extensions();
+        let RequestId(request_id) = extensions.get().cloned().expect("invariant: every request has an id");
+        let caller = extensions.get().copied().expect("invariant: who asks is known before the route is");
+        let body = json_body::read(request, T::limit(app.config())).await?;
+        let question: T = json_body::parse_request(body, &service.names, &request_id).await?;
+        question.model().map_or(Ok(()), |model| service.names.check(model))?;
+        Ok(Self(question, Exchange { app: app.clone(), service, caller, request_id, running }))
+    }
+}
+
+/// What it takes to answer a request.
+pub(super) struct Exchange {
+    app: App,
+    pub(super) service: Arc<ReadyService>,
+    caller: Caller,
+    pub(super) request_id: String,
+    /// Keeps a draining server alive until the request is answered.
+    running: TaskTrackerToken,
+}
+
+impl Exchange {
+    /// What requests are checked against.
+    pub(super) fn rules(&self) -> Rules<'_> {
+        let Self { app, service, caller, .. } = self;
+        Rules {
+            policy: app.policy(),
+            vocabulary: &service.vocabulary,
+            tenant: app.tenant(*caller),
+            max_n: app.config().max_n,
+            reasoning_alias: app.config().reasoning_alias,
+        }
+    }
+
+    /// The rules of the contract.
+    pub(super) fn policy(&self) -> Policy {
+        self.app.policy()
+    }
+
+    /// A prompt as tokens.
+    pub(super) async fn encode(&self, prompt: Prompt) -> Result<Vec<TokenId>, ApiError> {
+        Ok(encode(prompt, &self.service, &self.request_id).await?.tokens)
+    }
+
+    /// How many tokens a chat request's prompt has: built by the same code, so exactly what its usage will say.
+    pub(super) async fn count(&self, request: ChatCompletionRequest) -> Result<usize, ApiError> {
+        let conversation = conversation_of(request, self.policy())?;
+        Ok(self.encode(Prompt::Chat(Box::new(conversation))).await?.len())
+    }
+
+    /// Answers a job, whole or streamed. `framing` says in which words.
+    pub(super) async fn answer(self, job: ChatJob, framing: impl Framing) -> Result<Response, ApiError> {
+        let (stream, notices) = (job.style.stream, job.notices.clone());
+        let prompt = Prepared::encode(job, &self.service, &self.request_id).await?;
+        self.answer_all(&[prompt], stream, &notices, framing).await
+    }
+
+    /// Answers several prompts with the same number of choices each, as one; a header says what had no effect.
+    ///
+    /// Nothing here is spawned and left alone: this future owns the generations of whole answers and the returned body
+    /// owns those of streamed ones, so a client that leaves cancels its request.
+    pub(super) async fn answer_all(
+        self,
+        prompts: &[Prepared],
+        stream: bool,
+        notices: &Notices,
+        framing: impl Framing,
+    ) -> Result<Response, ApiError> {
+        let Self { app, service, request_id, running, .. } = self;
+        let choices = Choices::submit(prompts, &service, &request_id, &running)?;
+        // From here on each answer has a token of its own, and what runs is counted by them.
+        drop(running);
+        let mut response = if stream {
+            sse::respond(choices, framing, app.config().keep_alive)
+        } else {
+            Json(framing.collect(choices).await?).into_response()
+        };
+        if let Some(notice) = notices.header().and_then(|notice| HeaderValue::try_from(notice).ok()) {
+            response.headers_mut().insert(HeaderName::from_static("x-kimi-notice"), notice);
+        }
+        Ok(response)
+    }
+}
