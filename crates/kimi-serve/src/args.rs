@@ -1,7 +1,7 @@
 //! What was typed. Environment twins live here and nowhere else.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
 };
@@ -94,8 +94,8 @@ pub(crate) struct ServeArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1")]
+    /// Address to listen on; one that other machines can reach needs API keys.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = parse_host)]
     pub(crate) host: IpAddr,
     /// Port to listen on.
     #[arg(long, default_value_t = 8000)]
@@ -287,6 +287,19 @@ pub(crate) struct PullArgs {
     /// Branch, tag or commit.
     #[arg(long, default_value = "main")]
     pub(crate) revision: String,
+}
+
+/// An address, or the one name that always means this machine. Others are not looked up: who may reach the server would
+/// depend on who answers.
+fn parse_host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| {
+        "expected an IP address such as 127.0.0.1, 0.0.0.0 or ::, without a port (--port sets it), or localhost"
+            .to_owned()
+    })
 }
 
 /// Bytes from `512M`, `8G`, `1.5GiB` or a plain number.

@@ -1,17 +1,13 @@
 //! Over 200 schemas through the whole server, as answers and as arguments, with two models: kimi-nano, and one whose weights
 //! are random.
-#![expect(clippy::unwrap_used, reason = "the tests' helpers may panic like the tests themselves")]
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::harness::{Server, root, with};
 
 #[derive(Deserialize)]
 struct Case {
@@ -19,40 +15,9 @@ struct Case {
     schema: Value,
 }
 
-/// A running server, ended with the test.
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(more: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_kimi-serve"))
-            .args(["serve", "--port", "0"])
-            .args(more)
-            .env_remove("KIMI_MODEL")
-            .env_remove("KIMI_API_KEYS")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        let line = lines.next().expect("a line").expect("UTF-8");
-        let url = line.strip_prefix("ready: ").expect("the ready line").to_owned();
-        Self { process, url }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Random weights with kimi-nano's vocabulary, which has the same size.
 fn random_checkpoint() -> tempfile::TempDir {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root();
     let folder = tempfile::tempdir().unwrap();
     let copy = |from: &Path| std::fs::copy(from, folder.path().join(from.file_name().unwrap())).unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -76,7 +41,8 @@ fn check(case: &Case, text: &str, how: &str) {
 /// Each schema as the answer's format and, where it describes an object, as the arguments of a call that must be made.
 /// Returns how many texts were checked.
 async fn every_schema(server: &Server) -> usize {
-    let cases: Vec<Case> = serde_json::from_str(include_str!("../../kimi-guide/tests/schemas.json")).unwrap();
+    let cases: Vec<Case> =
+        serde_json::from_str(include_str!("../../../kimi-guide/tests/schemas.json")).unwrap();
     let (client, places) = (reqwest::Client::new(), Arc::new(Semaphore::new(8)));
     let mut running = JoinSet::new();
     for (index, case) in cases.into_iter().enumerate() {
@@ -85,10 +51,9 @@ async fn every_schema(server: &Server) -> usize {
         running.spawn(async move {
             let _place = places.acquire().await.unwrap();
             let ask = async |extra: Value| {
-                let mut body = json!({"model": "kimi-k2.6", "messages": [{"role": "user", "content": "Fill it in."}],
+                let body = json!({"model": "kimi-k2.6", "messages": [{"role": "user", "content": "Fill it in."}],
                     "max_tokens": 700, "seed": index, "temperature": 1, "thinking": {"type": "disabled"}});
-                body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-                let response = client.post(&url).json(&body).send().await.expect("an answer");
+                let response = client.post(&url).json(&with(body, &extra)).send().await.expect("an answer");
                 let status = response.status();
                 let mut answer: Value = response.json().await.unwrap();
                 assert_eq!(status, 200, "{}: {answer}", case.name);

@@ -3,22 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 
 use serde_json::Value;
 
-fn kimi_serve(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kimi-serve"))
-        .args(arguments)
-        .env_remove("KIMI_MODEL")
-        .env_remove("KIMI_API_KEYS")
-        .output()
-        .expect("the binary starts")
-}
+use crate::harness::{failure, kimi_serve, root};
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/golden").join(name)
+    root().join("models/golden").join(name)
 }
 
 /// A writable copy of a golden checkpoint.
@@ -29,16 +21,6 @@ fn copy_of(name: &str) -> tempfile::TempDir {
         fs::copy(file.path(), copy.path().join(file.file_name())).expect("room for the copy");
     }
     copy
-}
-
-/// Runs a command that must fail, and returns its one line on standard error.
-fn failure(arguments: &[&str]) -> String {
-    let output = kimi_serve(arguments);
-    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let lines: Vec<_> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
-    assert_eq!((lines.len(), stderr.contains("panicked")), (1, false), "{stderr}");
-    lines[0].to_owned()
 }
 
 #[test]
@@ -103,7 +85,6 @@ fn scores_are_log_probabilities_of_a_checkpoint_without_a_tokenizer() {
 fn mistakes_on_the_command_line_are_explained() {
     assert!(failure(&["generate", "--model", "./no-such-directory", "Hi"]).contains("no-such-directory"));
     assert!(failure(&["generate", "--max-context", "9000", "Hi"]).contains("8192"));
-    assert!(failure(&["serve", "--host", "0.0.0.0"]).contains("--api-key-file"));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     assert!(failure(&["serve", "--port", &port]).contains("--port"));
