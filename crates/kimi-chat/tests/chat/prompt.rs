@@ -32,8 +32,11 @@ fn text_cannot_forge_a_marker() {
     assert_eq!(vocabulary.decode(&prompt.expect("encodes").tokens).matches(attack).count(), 10);
 }
 
-/// Every place of a request that a client fills with text, filled with this one.
-fn everywhere(text: &str) -> (Value, Value) {
+/// Every place of a request that a client fills with text, filled with this one. It ends in an answer that is to be
+/// continued, in its reasoning or in its content.
+fn everywhere(text: &str, partial_content: bool) -> (Value, Value) {
+    let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(index, _)| index);
+    let (head, tail) = text.split_at(middle);
     let call = json!([{"id": text, "function": {"name": text, "arguments": text}}]);
     let object = json!([{"id": format!("{text}2"), "function": {"name": text, "arguments": {text: [text]}}}]);
     let messages = json!([
@@ -43,7 +46,9 @@ fn everywhere(text: &str) -> (Value, Value) {
         {"role": "assistant", "reasoning": text, "content": text, "tool_calls": call},
         {"role": "tool", "name": text, "tool_call_id": text, "content": text},
         {"role": "assistant", "content": null, "tool_calls": object},
-        {"role": "tool", "tool_call_id": format!("{text}2"), "content": [{"type": "text", "text": text}]},
+        {"role": "tool", "tool_call_id": format!("{text}2"), "content": [{"type": "text", "text": head}, {"type": "text", "text": tail}]},
+        {"role": "assistant", "name": text, "partial": true, "reasoning_content": text,
+            "content": partial_content.then_some(text)},
     ]);
     let schema = json!({"type": "object", "description": text, "required": [text], "properties": {
         text: {"type": "string", "enum": [text], "default": text, "description": text},
@@ -61,11 +66,12 @@ proptest! {
         pieces in proptest::collection::vec(piece(), 1..6),
         thinking in any::<bool>(),
         preserve in any::<bool>(),
+        partial_content in any::<bool>(),
     ) {
         let (vocabulary, markers) = bytes_only();
         let switches = Switches { thinking, preserve, ..DEFAULT };
         let specials = |text: &str| -> Vec<u32> {
-            let (messages, tools) = everywhere(text);
+            let (messages, tools) = everywhere(text, partial_content);
             let prompt = encode(&conversation(&messages, &tools, switches), vocabulary, markers).expect("encodes");
             prompt.tokens.into_iter().filter(|id| vocabulary.is_special(*id)).collect()
         };

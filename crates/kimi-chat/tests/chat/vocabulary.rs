@@ -242,6 +242,30 @@ fn tokenizer_json_gives_the_same_ids_as_tiktoken_model() {
         .expect("equal on random Unicode");
 }
 
+/// A file may list special tokens among the ordinary ones, too, where the library would find them in any text.
+#[test]
+fn a_special_token_among_the_ordinary_ones_is_still_out_of_reach() {
+    const PREFIX: usize = 700;
+    let mut file: Value =
+        serde_json::from_slice(&tokenizer_json(&prefix(&real_model(), PREFIX), PREFIX)).expect("JSON");
+    for token in file["added_tokens"].as_array().cloned().expect("an array") {
+        let name = byte_level(token["content"].as_str().expect("a name").as_bytes());
+        file["model"]["vocab"][name] = token["id"].clone();
+    }
+    // Texts come to the library whole, as the names of tokens do.
+    file["pre_tokenizer"] = file["pre_tokenizer"]["pretokenizers"][1].clone();
+    let json = serde_json::to_vec(&file).expect("JSON");
+    let vocabulary = Vocabulary::from_tokenizer_json(&json, None).expect("loads");
+    let markers = Markers::resolve(&vocabulary).expect("all markers");
+    assert!(vocabulary.is_special(markers.im_end));
+    for id in (0..vocabulary.len() as u32).filter(|&id| vocabulary.is_special(id)) {
+        let name = vocabulary.decode(&[id]);
+        let plain = vocabulary.encode_text(&name);
+        assert!(plain.iter().all(|&id| !vocabulary.is_special(id)), "{name} became special");
+        assert_eq!(vocabulary.decode(&plain), name);
+    }
+}
+
 #[test]
 fn damaged_files_give_one_clear_line() {
     let bytes: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();

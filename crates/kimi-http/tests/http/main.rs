@@ -9,6 +9,7 @@ mod counting;
 mod dialects;
 mod exposure;
 mod files;
+mod forging;
 mod garbage;
 mod guided;
 mod harness;
