@@ -6,6 +6,7 @@ mod bench;
 mod client;
 mod compare;
 mod drive;
+mod engine;
 mod lengths;
 mod load;
 mod modes;
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     bench::Bench,
     compare::Compare,
+    engine::Engine,
     modes::{
         Mode, interference::Interference, latency::Latency, prefix::Prefix, serve::Serve,
         throughput::Throughput,
@@ -57,6 +59,8 @@ enum Command {
     Prefix(Prefix),
     /// Whether streams stutter while a long prompt is computed
     Interference(Interference),
+    /// The model without a server: prompts and generation, and how close they come to what memory gives
+    Engine(Engine),
     /// Two result files side by side
     Compare(Compare),
     /// A result file as a table and a page
@@ -92,6 +96,10 @@ async fn run(command: &Command) -> Result<ExitCode> {
         Command::Serve(mode) => measure(mode).await,
         Command::Prefix(mode) => measure(mode).await,
         Command::Interference(mode) => measure(mode).await,
+        Command::Engine(engine) => {
+            print(&engine.run()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Compare(compare) => {
             print(&compare.run()?)?;
             Ok(ExitCode::SUCCESS)

@@ -4,9 +4,10 @@
 use crate::avx512::{Avx512, Rows};
 use crate::{
     cpu::RowsRef,
-    matmul::{Matrix, MatrixMut, Output, matmul},
+    matmul::{Matrix, MatrixMut, Sum, matmul},
+    output::Output,
     product::FEW_ROWS,
-    vectorized::{add_scaled_rows, dot},
+    vectorized::{add_scaled, dot},
 };
 
 /// `out[query, key] = queries[query] · keys[key]`. Queries lie one after the other.
@@ -14,14 +15,14 @@ pub(crate) fn score(queries: &[f32], keys: &[&[f32]], out: &mut [f32]) {
     let Some(width) = keys.first().map(|key| key.len()) else { return };
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
-        return avx512.multiply(keys, Rows::F32(queries), out);
+        return avx512.multiply(keys, Rows::F32(queries), Output::by_feature(out, keys.len()));
     }
     let rows = queries.len() / width;
     if rows > FEW_ROWS {
         let keys = keys.concat();
         return matmul(
             &mut MatrixMut { data: out, row_stride: keys.len() / width },
-            Output::Overwrite,
+            Sum::Overwrite,
             Matrix::new(queries, rows, width, width),
             Matrix::new(&keys, keys.len() / width, width, width).transposed(),
             1.0,
@@ -34,22 +35,25 @@ pub(crate) fn score(queries: &[f32], keys: &[&[f32]], out: &mut [f32]) {
     }
 }
 
-/// `out[row] += Σ_t weights[row][t] * values[t]`, in the order of the values. `out` is `[weights.rows, values.width]`.
-pub(crate) fn add_weighted(out: &mut [f32], weights: RowsRef<'_>, values: RowsRef<'_>) {
+/// `out[row] += Σ_t weights[row][t] * values[t][..width]`, in the order of the values. `out` is `[weights.rows, width]`.
+pub(crate) fn add_weighted((out, width): (&mut [f32], usize), weights: RowsRef<'_>, values: &[&[f32]]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
-        return avx512.add_product(out, weights, values);
+        return avx512.add_product((out, width), weights, values);
     }
     if weights.rows > FEW_ROWS {
+        let values: Vec<f32> = values.iter().flat_map(|value| &value[..width]).copied().collect();
         return matmul(
-            &mut MatrixMut { data: out, row_stride: values.width },
-            Output::Add,
+            &mut MatrixMut { data: out, row_stride: width },
+            Sum::Add,
             Matrix::new(weights.data, weights.rows, weights.width, weights.stride),
-            Matrix::new(values.data, values.rows, values.width, values.stride),
+            Matrix::new(&values, weights.width, width, width),
             1.0,
         );
     }
-    for (row, out) in out.chunks_exact_mut(values.width).enumerate() {
-        add_scaled_rows(out, weights.row(row), values.data, values.stride);
+    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+        for (weight, value) in weights.row(row).iter().zip(values) {
+            add_scaled(out, *weight, &value[..width]);
+        }
     }
 }

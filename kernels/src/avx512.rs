@@ -15,7 +15,7 @@ use std::arch::x86_64::{
     _mm512_loadu_si512,
 };
 
-use crate::{cpu::RowsRef, quantized_rows::Block};
+use crate::{cpu::RowsRef, output::Output, quantized_rows::Block};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
@@ -48,21 +48,21 @@ impl Avx512 {
         found.then_some(Self(()))
     }
 
-    /// `out[feature * x.len() + row] = x[row] · weights[feature]`.
-    pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: &mut [f32]) {
+    /// `out[row, feature] = x[row] · weights[feature]`.
+    pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: Output<'_>) {
         match weights {
             Rows::F32(numbers) => dense::multiply(self, dense::F32, x, numbers, out),
             Rows::Bf16(bytes) => dense::multiply(self, dense::Bf16, x, bytes, out),
         }
     }
 
-    /// `out[row] += Σ_t weights[row][t] * terms[t]`, in the order of the terms. `out` is `[weights.rows, terms.width]`.
-    pub(crate) fn add_product(self, out: &mut [f32], weights: RowsRef<'_>, terms: RowsRef<'_>) {
+    /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
+    pub(crate) fn add_product(self, out: (&mut [f32], usize), weights: RowsRef<'_>, terms: &[&[f32]]) {
         accumulate::add_product(self, out, weights, terms);
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
-    pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: &mut [f32]) {
+    pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: Output<'_>) {
         int4::multiply(self, x, weights, out);
     }
 }

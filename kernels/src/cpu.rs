@@ -3,9 +3,6 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use half::bf16;
 
-/// Multiply-adds below which waking other threads costs more than it saves.
-pub(crate) const PARALLEL_WORK: usize = 1 << 19;
-
 /// The last dimension is a row; all others together count rows.
 struct RowLayout {
     rows: usize,

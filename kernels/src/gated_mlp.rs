@@ -5,18 +5,23 @@
 //! layer instead of three times an expert.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::{
     Activations, Weight,
-    cpu::{PARALLEL_WORK, RowsMut, RowsRef, expect_size},
+    cpu::{RowsMut, RowsRef, expect_size},
+    output::{Output, in_parts},
     product::{Inputs, multiply},
     quantized_rows::QuantizedRows,
+    softmax::exp,
+    threads,
+    vectorized::{add_scaled, vectorized},
     weight_rows::WeightRows,
 };
 
 /// Output features that a thread computes at a time.
 const PART: usize = 64;
+/// Tokens whose results a thread adds up at a time.
+const TOKENS: usize = 16;
 
 /// A block and the tokens that go through it.
 #[derive(Clone, Copy, Debug)]
@@ -76,11 +81,9 @@ impl InplaceOp2 for GatedMlps<'_> {
         let blocks = self.blocks.iter().filter(|block| !block.rows.is_empty());
         let blocks: Vec<Block<'_>> =
             blocks.map(|block| self.check(block, &x, &out)).collect::<Result<_>>()?;
-        let work: usize = blocks.iter().map(|block| block.rows.len() * block.inner() * x.width * 3).sum();
-        let threads = if work < PARALLEL_WORK { Threads::Caller } else { Threads::Pool };
-        let products = self.gate(&x, &blocks, threads);
-        let results = self.down(products, &blocks, threads);
-        add(&results, &blocks, &mut out, threads);
+        let products = self.gate(&x, &blocks);
+        let results = self.down(&products, &blocks);
+        add(&results, &blocks, &mut out);
         Ok(())
     }
 }
@@ -98,13 +101,11 @@ impl Block<'_> {
     fn inner(&self) -> usize {
         self.gate.rows()
     }
-}
 
-/// Who works.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Threads {
-    Caller,
-    Pool,
+    /// Multiply-adds of each of its three products.
+    fn work(&self) -> usize {
+        self.rows.len() * self.inner() * self.gate.columns()
+    }
 }
 
 impl GatedMlps<'_> {
@@ -128,8 +129,8 @@ impl GatedMlps<'_> {
         })
     }
 
-    /// `silu(gate(x)) * up(x)` of each block, `[inner, rows]`.
-    fn gate(&self, x: &RowsRef<'_>, blocks: &[Block<'_>], threads: Threads) -> Vec<Vec<f32>> {
+    /// `silu(gate(x)) * up(x)` of each block.
+    fn gate(&self, x: &RowsRef<'_>, blocks: &[Block<'_>]) -> Numbers {
         let takes =
             |block: &Block<'_>| block.gate.takes(self.activations) || block.up.takes(self.activations);
         let quantized = blocks.iter().any(takes).then(|| QuantizedRows::new(*x));
@@ -140,111 +141,119 @@ impl GatedMlps<'_> {
                 Inputs::new(*x, quantized, block.rows.iter().map(|row| *row as usize))
             })
             .collect();
-        let mut products: Vec<Vec<f32>> =
-            blocks.iter().map(|block| vec![0.0; block.inner() * block.rows.len()]).collect();
-        in_parts(&mut products, blocks, threads, |index, first, out| {
-            let (block, x) = (&blocks[index], &inputs[index]);
-            let features = first..first + out.len() / x.len();
-            let mut up = vec![0.0; out.len()];
-            multiply(x, block.gate, features.clone(), out);
-            multiply(x, block.up, features, &mut up);
-            for (gate, up) in out.iter_mut().zip(up) {
-                *gate = *gate / (1.0 + (-*gate).exp()) * up;
+        let mut products = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.inner())));
+        let work = 2 * blocks.iter().map(Block::work).sum::<usize>();
+        in_parts(products.outputs(), PART, work, |index, first, mut out| {
+            let (block, x, count) = (&blocks[index], &inputs[index], out.features());
+            let mut gate = vec![0.0; x.len() * count]; // [rows, count]
+            let mut up = vec![0.0; x.len() * count];
+            multiply(x, block.gate, first, Output::contiguous(&mut gate, count));
+            multiply(x, block.up, first, Output::contiguous(&mut up, count));
+            silu_mul(&mut gate, &up);
+            for (row, products) in gate.chunks_exact(count).enumerate() {
+                out.put_row(row, products);
             }
         });
         products
     }
 
-    /// `down` of each block's product, `[hidden, rows]`.
-    fn down(&self, products: Vec<Vec<f32>>, blocks: &[Block<'_>], threads: Threads) -> Vec<Vec<f32>> {
-        let prepare = |(product, block): (Vec<f32>, &Block<'_>)| {
-            let product = transposed(product, block.rows.len()); // [rows, inner]
-            let rows = rows_of(&product, block);
-            let quantized = block.down.takes(self.activations).then(|| QuantizedRows::new(rows));
-            (product, quantized)
-        };
-        let prepared: Vec<(Vec<f32>, Option<QuantizedRows>)> = match threads {
-            Threads::Caller => products.into_iter().zip(blocks).map(prepare).collect(),
-            Threads::Pool => products.into_par_iter().zip(blocks).map(prepare).collect(),
-        };
-        let inputs: Vec<Inputs<'_>> = prepared
+    /// `down` of each block's product.
+    fn down(&self, products: &Numbers, blocks: &[Block<'_>]) -> Numbers {
+        let mut quantized: Vec<Option<QuantizedRows>> = blocks.iter().map(|_| None).collect();
+        let work = blocks.iter().map(Block::work).sum::<usize>();
+        threads::chunks_mut(&mut quantized, 1, work, |index, quantized| {
+            let takes = blocks[index].down.takes(self.activations);
+            quantized[0] = takes.then(|| QuantizedRows::new(products.of(index)));
+        });
+        let inputs: Vec<Inputs<'_>> = quantized
             .iter()
-            .zip(blocks)
-            .map(|((product, quantized), block)| {
-                Inputs::new(rows_of(product, block), quantized.as_ref(), 0..block.rows.len())
+            .enumerate()
+            .map(|(index, quantized)| {
+                let rows = products.of(index);
+                Inputs::new(rows, quantized.as_ref(), 0..rows.rows)
             })
             .collect();
-        let mut results: Vec<Vec<f32>> =
-            blocks.iter().map(|block| vec![0.0; block.down.rows() * block.rows.len()]).collect();
-        in_parts(&mut results, blocks, threads, |index, first, out| {
-            let x = &inputs[index];
-            multiply(x, blocks[index].down, first..first + out.len() / x.len(), out);
+        let mut results = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.down.rows())));
+        in_parts(results.outputs(), PART, work, |index, first, out| {
+            multiply(&inputs[index], blocks[index].down, first, out);
         });
         results
     }
 }
 
-/// Calls `run` with the number of a block, a first feature and that feature's place in the block's output, for all.
-fn in_parts(
-    outputs: &mut [Vec<f32>],
-    blocks: &[Block<'_>],
-    threads: Threads,
-    run: impl Fn(usize, usize, &mut [f32]) + Sync,
-) {
-    let parts = outputs.iter_mut().zip(blocks).enumerate().flat_map(|(index, (output, block))| {
-        let parts = output.chunks_mut(PART * block.rows.len()).enumerate();
-        parts.map(move |(part, out)| (index, part * PART, out))
-    });
-    match threads {
-        Threads::Caller => parts.for_each(|(index, first, out)| run(index, first, out)),
-        Threads::Pool => {
-            let parts: Vec<_> = parts.collect();
-            parts.into_par_iter().for_each(|(index, first, out)| run(index, first, out));
+/// Something of each row of each block: `[rows, width]`, one block after the other.
+struct Numbers {
+    data: Vec<f32>,
+    /// Rows and width of each block.
+    sizes: Vec<(usize, usize)>,
+    starts: Vec<usize>,
+}
+
+impl Numbers {
+    /// Zeros for blocks of these rows and widths.
+    fn new(sizes: impl Iterator<Item = (usize, usize)>) -> Self {
+        let sizes: Vec<_> = sizes.collect();
+        let mut starts = Vec::with_capacity(sizes.len());
+        let mut len = 0;
+        for (rows, width) in &sizes {
+            starts.push(len);
+            len += rows * width;
+        }
+        Self { data: vec![0.0; len], sizes, starts }
+    }
+
+    fn of(&self, block: usize) -> RowsRef<'_> {
+        let (start, (rows, width)) = (self.starts[block], self.sizes[block]);
+        RowsRef { data: &self.data[start..start + rows * width], rows, width, stride: width }
+    }
+
+    fn outputs(&mut self) -> Vec<Output<'_>> {
+        let mut rest = self.data.as_mut_slice();
+        let mut outputs = Vec::with_capacity(self.sizes.len());
+        for &(rows, width) in &self.sizes {
+            let (block, others) = std::mem::take(&mut rest).split_at_mut(rows * width);
+            outputs.push(Output::contiguous(block, width));
+            rest = others;
+        }
+        outputs
+    }
+}
+
+vectorized! {
+    /// `gate[i] = silu(gate[i]) * up[i]`.
+    fn silu_mul(gate: &mut [f32], up: &[f32]) {
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate = *gate / (1.0 + exp(-*gate)) * up;
         }
     }
 }
 
 /// Each token's results, from the first block to the last, whatever else is in the batch.
-fn add(results: &[Vec<f32>], blocks: &[Block<'_>], out: &mut RowsMut<'_>, threads: Threads) {
-    let mut places = vec![Vec::new(); out.rows]; // of each token: (block, its row there)
+fn add(results: &Numbers, blocks: &[Block<'_>], out: &mut RowsMut<'_>) {
+    // Of each token its results, one token after the other: (block, row there).
+    let mut ends = vec![0; out.rows];
+    blocks.iter().flat_map(|block| block.rows).for_each(|token| ends[*token as usize] += 1);
+    let mut places = vec![(0, 0); ends.iter().sum()];
+    let mut start = 0;
+    for end in &mut ends {
+        start += std::mem::replace(end, start);
+    }
     for (index, block) in blocks.iter().enumerate() {
         for (row, token) in block.rows.iter().enumerate() {
-            places[*token as usize].push((index, row));
+            let place = &mut ends[*token as usize];
+            places[*place] = (index, row);
+            *place += 1;
         }
     }
-    let width = out.width;
-    let add = |(token, out): (usize, &mut [f32])| {
-        for &(index, row) in &places[token] {
-            let (block, results) = (&blocks[index], &results[index]);
-            let share = block.shares[row];
-            for (out, results) in out[..width].iter_mut().zip(results.chunks_exact(block.rows.len())) {
-                *out += share * results[row];
+    let (width, stride) = (out.width, out.stride.max(1));
+    let work = places.len() * width;
+    threads::chunks_mut(out.data, TOKENS * stride, work, |chunk, out| {
+        for (token, out) in out.chunks_mut(stride).enumerate() {
+            let token = chunk * TOKENS + token;
+            let first = if token == 0 { 0 } else { ends[token - 1] };
+            for &(index, row) in &places[first..ends[token]] {
+                add_scaled(&mut out[..width], blocks[index].shares[row], results.of(index).row(row));
             }
         }
-    };
-    let rows = out.data.chunks_mut(out.stride.max(1)).enumerate();
-    match threads {
-        Threads::Caller => rows.for_each(add),
-        Threads::Pool => rows.par_bridge().for_each(add),
-    }
-}
-
-fn rows_of<'a>(product: &'a [f32], block: &Block<'_>) -> RowsRef<'a> {
-    let width = block.inner();
-    RowsRef { data: product, rows: block.rows.len(), width, stride: width }
-}
-
-/// `[inner, rows]` as `[rows, inner]`.
-fn transposed(product: Vec<f32>, rows: usize) -> Vec<f32> {
-    if rows == 1 {
-        return product;
-    }
-    let inner = product.len() / rows;
-    let mut out = vec![0.0; product.len()];
-    for (number, row) in out.chunks_exact_mut(inner.max(1)).enumerate() {
-        for (out, column) in row.iter_mut().zip(product.chunks_exact(rows)) {
-            *out = column[number];
-        }
-    }
-    out
+    });
 }

@@ -168,6 +168,26 @@ impl<'a> LatentCache<'a> {
         self.shape.check(op, span)
     }
 
+    /// The entries of `positions`, each `[width]`: where they lie, or widened into `buffer`. The span they belong to was
+    /// checked.
+    pub(crate) fn entries<'b>(
+        &self,
+        block_table: &[u32],
+        positions: Range<usize>,
+        buffer: &'b mut Vec<f32>,
+    ) -> Vec<&'b [f32]>
+    where
+        'a: 'b,
+    {
+        if let CacheNumbers::F32(data) = self.numbers {
+            let entry = |position| &data[self.shape.offset(block_table, position)..][..self.shape.width];
+            return positions.map(entry).collect();
+        }
+        buffer.resize(positions.len() * self.width(), 0.0);
+        self.read(block_table, positions, buffer);
+        buffer.chunks_exact(self.width()).collect()
+    }
+
     /// Copies the entries of `positions` to `out`, `[positions, width]`. The span they belong to was checked.
     pub(crate) fn read(&self, block_table: &[u32], positions: Range<usize>, out: &mut [f32]) {
         let width = self.shape.width;

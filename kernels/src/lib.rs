@@ -15,12 +15,14 @@ mod mla;
 mod mla_decode;
 mod mla_prefill;
 mod moe;
+mod output;
 mod product;
 mod quantized_rows;
 mod rms_norm;
 mod rope;
 mod router;
 mod softmax;
+mod threads;
 mod vectorized;
 mod weight;
 mod weight_rows;
@@ -39,6 +41,7 @@ pub use product::FEW_ROWS;
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope_interleaved};
 pub use router::{RouterConfig, choose_experts, expert_weights};
+pub use threads::use_threads;
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
 
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.

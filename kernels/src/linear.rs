@@ -3,13 +3,14 @@
 //! Whole weights are never converted: see `product.rs` for how a few output features are computed.
 
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::{
     Weight,
-    cpu::{PARALLEL_WORK, RowsMut, RowsRef, expect_size},
+    cpu::{RowsMut, RowsRef, expect_size},
+    output::{Output, in_parts},
     product::{Inputs, multiply},
     quantized_rows::QuantizedRows,
+    threads,
     weight_rows::WeightRows,
 };
 
@@ -97,27 +98,8 @@ pub(crate) fn linear_rows(
     let quantized = weight.takes(activations).then(|| QuantizedRows::new(x));
     let inputs = Inputs::new(x, quantized.as_ref(), 0..x.rows);
     let features = weight.rows();
-    // Threads split the output features, so they write the transposed result and each owns a contiguous part.
-    let mut transposed = vec![0.0; features * x.rows]; // [features, rows]
-    if x.rows * features * weight.columns() < PARALLEL_WORK {
-        multiply(&inputs, weight, 0..features, &mut transposed);
-    } else {
-        // More parts than threads: a thread that loses its core to another process does not hold up the rest.
-        let part = features.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(4);
-        transposed.par_chunks_mut(part * x.rows).enumerate().for_each(|(index, out)| {
-            multiply(&inputs, weight, index * part..index * part + out.len() / x.rows, out);
-        });
-    }
-    // A few features at a time, whose results stay in the nearest cache while the rows take theirs.
-    for (part, results) in transposed.chunks(TRANSPOSED * x.rows).enumerate() {
-        for row in 0..x.rows {
-            let out = &mut out.row(row)[part * TRANSPOSED..];
-            for (out, results) in out.iter_mut().zip(results.chunks_exact(x.rows)) {
-                *out = results[row];
-            }
-        }
-    }
+    // More parts than threads: a thread that loses its core to another process does not hold up the rest.
+    let part = features.div_ceil(threads::count() * 4).next_multiple_of(4);
+    let work = x.rows * features * weight.columns();
+    in_parts(vec![Output::by_row(out)], part, work, |_, first, out| multiply(&inputs, weight, first, out));
 }
-
-/// Features whose results are moved into the output together.
-const TRANSPOSED: usize = 16;

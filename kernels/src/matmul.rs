@@ -45,7 +45,7 @@ pub(crate) struct MatrixMut<'a> {
 
 /// What becomes of the output's old value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub(crate) enum Sum {
     Overwrite,
     Add,
 }
@@ -54,7 +54,7 @@ pub(crate) enum Output {
 ///
 /// # Panics
 /// When inner sizes differ or a slice is too short for its matrix: a bug of the calling op.
-pub(crate) fn matmul(out: &mut MatrixMut<'_>, old: Output, lhs: Matrix<'_>, rhs: Matrix<'_>, factor: f32) {
+pub(crate) fn matmul(out: &mut MatrixMut<'_>, old: Sum, lhs: Matrix<'_>, rhs: Matrix<'_>, factor: f32) {
     let (rows, columns, inner) = (lhs.rows, rhs.columns, lhs.columns);
     if rows == 0 || columns == 0 {
         return;
@@ -74,7 +74,7 @@ pub(crate) fn matmul(out: &mut MatrixMut<'_>, old: Output, lhs: Matrix<'_>, rhs:
             out.data.as_mut_ptr(),
             1,
             out.row_stride as isize,
-            old == Output::Add,
+            old == Sum::Add,
             lhs.data.as_ptr(),
             lhs.column_stride as isize,
             lhs.row_stride as isize,

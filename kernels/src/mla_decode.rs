@@ -4,21 +4,29 @@
 //! entries, shared by all heads; the value half is applied to the weighted sum of latents. Nothing is expanded for
 //! the context, whose entries are read once for all heads.
 
+use std::cell::RefCell;
+
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::{
     Weight,
     attention_product::{add_weighted, score},
-    cpu::{PARALLEL_WORK, RowsRef},
+    cpu::RowsRef,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaShape},
+    output::{Output, in_parts},
+    product::{Inputs, multiply},
     softmax::RunningSoftmax,
-    vectorized::{add_scaled, dot_rows, scale},
+    threads,
+    vectorized::scale,
 };
 
 /// Cached entries that are widened and used at a time.
 const TILE: usize = 64;
+/// Queries, of all heads, that use a tile together if they belong to one sequence.
+const QUERIES: usize = 64;
+/// Rows of a weight that are widened at a time.
+const WIDENED: usize = 16;
 
 /// Attention of a few rows, each over its own sequence. `q` is f32 `[rows, heads, nope + rope]`, already rotated;
 /// `cache` holds the rows' own entries already; `out` is f32 `[rows, heads * value]`. `spans` cover the rows in order.
@@ -72,26 +80,29 @@ impl MlaDecode<'_> {
     /// `[rows, heads, latent + rope]`: `scale * (q_nope · W_uk, q_pe)`.
     fn absorb(&self, arguments: &MlaArguments<'_>) -> Vec<f32> {
         let MlaShape { heads, nope, latent, scale: factor, .. } = self.shape;
-        let (q, kv_b, width) = (&arguments.q, &arguments.kv_b, arguments.cache.width());
+        let (q, kv_b, width) = (&arguments.q, arguments.kv_b, arguments.cache.width());
         let rows = q.rows / heads;
         // Threads split the heads, so the result is made head by head: [heads, rows, latent].
         let mut by_head = vec![0.0; heads * rows * latent];
-        let run = |(head, out): (usize, &mut [f32])| {
-            let mut weight = vec![0.0; latent];
-            for number in 0..nope {
-                kv_b.read(head * self.shape.kv_rows() + number, &mut weight);
-                for (row, out) in out.chunks_exact_mut(latent).enumerate() {
-                    add_scaled(out, factor * q.row(row * heads + head)[number], &weight);
+        threads::chunks_mut(&mut by_head, rows * latent, rows * heads * nope * latent, |head, out| {
+            let mut widened = [0.0; WIDENED].repeat(latent);
+            for first in (0..nope).step_by(WIDENED) {
+                let count = WIDENED.min(nope - first);
+                for (number, weight) in widened.chunks_exact_mut(latent).take(count).enumerate() {
+                    kv_b.read(head * self.shape.kv_rows() + first + number, weight);
                 }
+                let keys: Vec<&[f32]> = widened.chunks_exact(latent).take(count).collect();
+                let data = &q.data[head * q.stride + first..];
+                let queries = RowsRef { data, rows, width: count, stride: heads * q.stride };
+                add_weighted((out, latent), queries, &keys);
             }
-        };
-        for_each_chunk(&mut by_head, rows * latent, rows * heads * nope * latent, run);
+        });
         let mut queries = vec![0.0; rows * heads * width];
         for (index, query) in queries.chunks_exact_mut(width).enumerate() {
             let (row, head) = (index / heads, index % heads);
             query[..latent].copy_from_slice(&by_head[(head * rows + row) * latent..][..latent]);
             query[latent..].copy_from_slice(&q.row(index)[nope..]);
-            scale(&mut query[latent..], factor);
+            scale(query, factor);
         }
         queries
     }
@@ -99,105 +110,128 @@ impl MlaDecode<'_> {
     /// `[rows, heads, latent]`: the latents of each row's context, weighted by the softmax of its scores.
     fn attend(&self, queries: &[f32], cache: &LatentCache<'_>) -> Vec<f32> {
         let MlaShape { heads, latent, .. } = self.shape;
-        let rows: Vec<(&PagedSpan<'_>, usize)> = self
-            .spans
+        let jobs = self.jobs();
+        let row = cache.width() + latent;
+        let work: usize = jobs.iter().map(|job| job.context() * job.rows * job.heads * row).sum();
+        let ends: Vec<usize> = jobs
             .iter()
-            .flat_map(|span| (0..span.rows).map(move |row| (span, span.start + row + 1)))
-            .collect();
-        let work: usize = rows.iter().map(|(_, context)| context * heads * (cache.width() + latent)).sum();
-        // Alone, a row is split by heads; the entries are then read by each thread.
-        let parts = if rows.len() >= rayon::current_num_threads() { 1 } else { rayon::current_num_threads() };
-        let part_heads = if work < PARALLEL_WORK { heads } else { heads.div_ceil(parts) };
-        let mut contexts = vec![0.0; rows.len() * heads * latent];
-        let run = |((row, first_head), out): ((usize, usize), &mut [f32])| {
-            let (span, context) = rows[row];
-            let part = out.len() / latent;
-            let queries = &queries[(row * heads + first_head) * cache.width()..][..part * cache.width()];
-            attend_row(queries, cache, span.block_table, context, out);
-        };
-        let jobs: Vec<_> = contexts
-            .chunks_mut(heads * latent)
-            .enumerate()
-            .flat_map(|(row, out)| {
-                let parts = out.chunks_mut(part_heads * latent).enumerate();
-                parts.map(move |(part, out)| ((row, part * part_heads), out))
+            .scan(0, |end, job| {
+                *end += job.rows * job.heads * latent;
+                Some(*end)
             })
             .collect();
-        if work < PARALLEL_WORK {
-            jobs.into_iter().for_each(run);
-        } else {
-            jobs.into_par_iter().for_each(run);
-        }
+        let mut contexts = vec![0.0; queries.len() / cache.width() * latent];
+        threads::parts_mut(&mut contexts, &ends, work, |index, out| {
+            let job = &jobs[index];
+            let first = (job.first_row * heads + job.first_head) * cache.width();
+            let queries = &queries[first..][..job.rows * job.heads * cache.width()];
+            SCRATCH.with_borrow_mut(|scratch| job.attend(queries, cache, scratch, out));
+        });
         contexts
+    }
+
+    /// Parts of the attention, in the order of queries: a few rows of a span with all heads, or, where there are fewer rows
+    /// than threads, one row with some heads, and then each thread reads its entries.
+    fn jobs(&self) -> Vec<Job<'_>> {
+        let heads = self.shape.heads;
+        let rows: usize = self.spans.iter().map(|span| span.rows).sum();
+        let part_heads = if rows < threads::count() { heads.div_ceil(threads::count()) } else { heads };
+        // More parts than threads: see `linear.rs`.
+        let part_rows = rows.div_ceil(2 * threads::count()).min(QUERIES / heads).max(1);
+        let mut jobs = Vec::new();
+        let mut before = 0;
+        for span in self.spans {
+            for row in (0..span.rows).step_by(part_rows) {
+                for first_head in (0..heads).step_by(part_heads) {
+                    jobs.push(Job {
+                        block_table: span.block_table,
+                        position: span.start + row,
+                        first_row: before + row,
+                        rows: part_rows.min(span.rows - row),
+                        first_head,
+                        heads: part_heads.min(heads - first_head),
+                    });
+                }
+            }
+            before += span.rows;
+        }
+        jobs
     }
 
     /// `out[row, head] = W_uv[head] · context[row, head]`.
     fn apply_values(&self, contexts: &[f32], arguments: &mut MlaArguments<'_>) {
         let MlaShape { heads, nope, value, latent, .. } = self.shape;
         let (kv_b, rows) = (arguments.kv_b, arguments.out.rows);
-        let mut by_head = vec![0.0; heads * value * rows]; // [heads, value, rows]
-        let run = |(head, out): (usize, &mut [f32])| {
-            let mut weight = vec![0.0; latent];
-            for (number, out) in out.chunks_exact_mut(rows).enumerate() {
-                kv_b.read(head * self.shape.kv_rows() + nope + number, &mut weight);
-                dot_rows(&weight, &contexts[head * latent..], heads * latent, out);
-            }
-        };
-        for_each_chunk(&mut by_head, value * rows, rows * heads * value * latent, run);
-        for row in 0..rows {
-            for (out, results) in arguments.out.row(row).iter_mut().zip(by_head.chunks_exact(rows)) {
-                *out = results[row];
-            }
-        }
+        let contexts = RowsRef { data: contexts, rows: rows * heads, width: latent, stride: latent };
+        let work = rows * heads * value * latent;
+        in_parts(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, out| {
+            let head = first / value;
+            let contexts = Inputs::new(contexts, None, (0..rows).map(|row| row * heads + head));
+            multiply(&contexts, kv_b, head * self.shape.kv_rows() + nope, out);
+        });
     }
 }
 
-/// Runs `run` on numbered chunks, on all threads when the work is worth it.
-fn for_each_chunk(
-    data: &mut [f32],
-    chunk: usize,
-    work: usize,
-    run: impl Fn((usize, &mut [f32])) + Send + Sync,
-) {
-    if chunk == 0 {
-        return;
-    }
-    if work < PARALLEL_WORK {
-        data.chunks_mut(chunk).enumerate().for_each(run);
-    } else {
-        data.par_chunks_mut(chunk).enumerate().for_each(run);
-    }
+/// Neighbouring rows of a span, and the heads of theirs that a thread computes.
+struct Job<'a> {
+    block_table: &'a [u32],
+    /// Of the first row.
+    position: usize,
+    /// Its place among all rows.
+    first_row: usize,
+    rows: usize,
+    first_head: usize,
+    heads: usize,
 }
 
-/// Attention of some heads of one row. `queries` is `[heads, width]`, already scaled; `out` is `[heads, latent]`.
-fn attend_row(
-    queries: &[f32],
-    cache: &LatentCache<'_>,
-    block_table: &[u32],
-    context: usize,
-    out: &mut [f32],
-) {
-    let width = cache.width();
-    let heads = queries.len() / width;
-    let latent = out.len() / heads;
-    let mut softmax = vec![RunningSoftmax::default(); heads];
-    let mut tile = [0.0; TILE].repeat(width);
-    let mut weights = [0.0; TILE].repeat(heads);
-    for first in (0..context).step_by(TILE) {
-        let count = TILE.min(context - first);
-        let entries = &mut tile[..count * width];
-        cache.read(block_table, first..first + count, entries);
-        let keys: Vec<&[f32]> = entries.chunks_exact(width).collect();
-        let weights = &mut weights[..heads * count]; // [heads, count]
-        score(queries, &keys, weights);
-        let per_head = weights.chunks_exact_mut(count).zip(out.chunks_exact_mut(latent));
-        for (softmax, (weights, out)) in softmax.iter_mut().zip(per_head) {
-            scale(out, softmax.update(weights));
-        }
-        let weights = RowsRef { data: weights, rows: heads, width: count, stride: count };
-        add_weighted(out, weights, RowsRef { data: entries, rows: count, width: latent, stride: width });
+/// What a thread keeps from one job to the next.
+#[derive(Default)]
+struct Scratch {
+    softmax: Vec<RunningSoftmax>,
+    /// Entries in f32, if they are stored in fewer bits.
+    tile: Vec<f32>,
+    /// `[rows * heads, entries]`.
+    weights: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Job<'_> {
+    /// Positions that the last row sees.
+    fn context(&self) -> usize {
+        self.position + self.rows
     }
-    for (out, softmax) in out.chunks_exact_mut(latent).zip(&softmax) {
-        scale(out, softmax.normalizer());
+
+    /// `queries` is `[rows * heads, width]`, already scaled; `out` is `[rows * heads, latent]`, zero.
+    fn attend(&self, queries: &[f32], cache: &LatentCache<'_>, scratch: &mut Scratch, out: &mut [f32]) {
+        let count = self.rows * self.heads;
+        let latent = out.len() / count;
+        let Scratch { softmax, tile, weights } = scratch;
+        softmax.clear();
+        softmax.resize(count, RunningSoftmax::default());
+        for first in (0..self.context()).step_by(TILE) {
+            let positions = first..self.context().min(first + TILE);
+            let entries = cache.entries(self.block_table, positions.clone(), tile);
+            weights.resize(count * positions.len(), 0.0);
+            // Also where a row must not look.
+            score(queries, &entries, weights);
+            let per_query = weights.chunks_exact_mut(positions.len()).zip(out.chunks_exact_mut(latent));
+            for (query, (softmax, (weights, out))) in softmax.iter_mut().zip(per_query).enumerate() {
+                let visible = self.position + query / self.heads + 1;
+                let (seen, unseen) = weights.split_at_mut(visible.saturating_sub(first).min(positions.len()));
+                unseen.fill(0.0);
+                if !seen.is_empty() {
+                    scale(out, softmax.update(seen));
+                }
+            }
+            let width = positions.len();
+            let weights = RowsRef { data: &*weights, rows: count, width, stride: width };
+            add_weighted((&mut *out, latent), weights, &entries);
+        }
+        for (out, softmax) in out.chunks_exact_mut(latent).zip(softmax) {
+            scale(out, softmax.normalizer());
+        }
     }
 }

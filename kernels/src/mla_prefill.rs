@@ -3,10 +3,9 @@
 //! Keys and values of a tile of the context are expanded from the latents once and used by all rows, as matrix
 //! products, with a softmax that runs over the tiles; neither the scores nor the keys of the whole context exist.
 
-use std::ops::Range;
+use std::{cell::RefCell, ops::Range};
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::{
     Weight,
@@ -16,6 +15,7 @@ use crate::{
     linear::{Activations, linear_rows},
     mla::{MlaArguments, MlaShape},
     softmax::RunningSoftmax,
+    threads,
     vectorized::scale,
 };
 
@@ -85,8 +85,9 @@ impl InplaceOp3 for MlaPrefill<'_> {
                 &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );
             let tile = Tile { first, count, entries, kv };
-            heads.par_iter_mut().enumerate().for_each_init(Scratch::default, |scratch, (head, state)| {
-                self.attend(head, state, &q, &tile, scratch);
+            let work = self.span.rows * count * kv_width;
+            threads::chunks_mut(&mut heads, 1, work, |head, state| {
+                SCRATCH.with_borrow_mut(|scratch| self.attend(head, &mut state[0], &q, &tile, scratch));
             });
         }
         for (head, state) in heads.iter().enumerate() {
@@ -104,6 +105,10 @@ struct Tile<'a> {
     entries: &'a [f32],
     /// `[count, heads * (nope + value)]`.
     kv: &'a [f32],
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// What a thread needs for one head at a time.
@@ -192,10 +197,10 @@ impl MlaPrefill<'_> {
             unseen.fill(0.0);
             scale(out, softmax.update(seen));
         }
-        let kv_stride = heads * self.shape.kv_rows();
-        let values = &tile.kv[head * self.shape.kv_rows() + nope..];
-        let values = RowsRef { data: values, rows: tile.count, width: value, stride: kv_stride };
+        let positions = tile.kv.chunks_exact(heads * self.shape.kv_rows());
+        let values: Vec<&[f32]> =
+            positions.map(|kv| &kv[head * self.shape.kv_rows() + nope..][..value]).collect();
         let weights = RowsRef { data: scores, rows: rows.len(), width: tile.count, stride: tile.count };
-        add_weighted(values_out, weights, values);
+        add_weighted((values_out, value), weights, &values);
     }
 }

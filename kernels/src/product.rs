@@ -10,7 +10,8 @@ use std::ops::Range;
 use crate::avx512::{Avx512, Rows};
 use crate::{
     cpu::RowsRef,
-    matmul::{Matrix, MatrixMut, Output, matmul},
+    matmul::{Matrix, MatrixMut, Sum, matmul},
+    output::Output,
     quantized_rows::{Block, QuantizedRows},
     vectorized::dot,
     weight_rows::WeightRows,
@@ -45,31 +46,33 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// `out[f * x.len() + row] = x[row] · W[features.start + f]`. `x` must not be empty.
-pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, features: Range<usize>, out: &mut [f32]) {
+/// `out[row, f] = x[row] · W[first + f]`. `x` must not be empty.
+pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut out: Output<'_>) {
+    let features = first..first + out.features();
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return in_registers(avx512, x, weight, features, out);
     }
-    let mut widened = vec![0.0; FEATURES.min(features.len()) * weight.columns()];
+    let columns = weight.columns();
     let many = if x.len() > FEW_ROWS { x.rows.concat() } else { Vec::new() };
-    for_widened(weight, features, x.len(), &mut widened, out, |widened, out| {
-        let columns = weight.columns();
-        if many.is_empty() {
-            for (weight, out) in widened.chunks_exact(columns.max(1)).zip(out.chunks_exact_mut(x.len())) {
-                for (row, out) in x.rows.iter().zip(out) {
-                    *out = dot(row, weight);
-                }
-            }
-            return;
+    let mut products = vec![0.0; many.len().min(1) * FEATURES * x.len()]; // [FEATURES, rows]
+    for_widened(weight, features, |first, widened| {
+        let count = widened.len() / columns.max(1);
+        if !many.is_empty() {
+            let rows = Matrix::new(&many, x.len(), columns, columns).transposed();
+            let widened = Matrix::new(widened, count, columns, columns);
+            let mut out = MatrixMut { data: &mut products, row_stride: x.len() };
+            matmul(&mut out, Sum::Overwrite, widened, rows, 1.0);
         }
-        matmul(
-            &mut MatrixMut { data: out, row_stride: x.len() },
-            Output::Overwrite,
-            Matrix::new(widened, widened.len() / columns, columns, columns),
-            Matrix::new(&many, x.len(), columns, columns).transposed(),
-            1.0,
-        );
+        for feature in 0..count {
+            for (row, numbers) in x.rows.iter().enumerate() {
+                let product = match products.get(feature * x.len() + row) {
+                    Some(product) => *product,
+                    None => dot(numbers, &widened[feature * columns..][..columns]),
+                };
+                out.put((row, first + feature), &[[product]]);
+            }
+        }
     });
 }
 
@@ -79,7 +82,7 @@ fn in_registers(
     x: &Inputs<'_>,
     weight: WeightRows<'_>,
     features: Range<usize>,
-    out: &mut [f32],
+    mut out: Output<'_>,
 ) {
     if !x.blocks.is_empty()
         && let Some(codes) = weight.int4_blocks()
@@ -91,26 +94,21 @@ fn in_registers(
         let bytes = &bytes[features.start * row_bytes..features.end * row_bytes];
         return avx512.multiply(&x.rows, Rows::Bf16(bytes), out);
     }
-    let mut widened = vec![0.0; FEATURES.min(features.len()) * weight.columns()];
-    for_widened(weight, features, x.len(), &mut widened, out, |widened, out| {
-        avx512.multiply(&x.rows, Rows::F32(widened), out);
+    for_widened(weight, features, |first, widened| {
+        let count = widened.len() / weight.columns().max(1);
+        avx512.multiply(&x.rows, Rows::F32(widened), out.part(first..first + count));
     });
 }
 
-/// Calls `run` with some features' weights in f32 and the part of `out` they give.
-fn for_widened(
-    weight: WeightRows<'_>,
-    features: Range<usize>,
-    rows: usize,
-    widened: &mut [f32],
-    out: &mut [f32],
-    run: impl Fn(&[f32], &mut [f32]),
-) {
-    for (first, out) in features.step_by(FEATURES).zip(out.chunks_mut(FEATURES * rows)) {
-        let widened = &mut widened[..out.len() / rows * weight.columns()];
-        for (feature, row) in widened.chunks_mut(weight.columns().max(1)).enumerate() {
+/// Calls `run` with some features' weights in f32, and the first one's place among `features`.
+fn for_widened(weight: WeightRows<'_>, features: Range<usize>, mut run: impl FnMut(usize, &[f32])) {
+    let columns = weight.columns();
+    let mut widened = vec![0.0; FEATURES.min(features.len()) * columns];
+    for first in features.clone().step_by(FEATURES) {
+        let widened = &mut widened[..FEATURES.min(features.end - first) * columns];
+        for (feature, row) in widened.chunks_mut(columns.max(1)).enumerate() {
             weight.read(first + feature, row);
         }
-        run(widened, out);
+        run(first - features.start, widened);
     }
 }

@@ -1,6 +1,6 @@
 //! Activations in 8 bits, for products with 4-bit weights.
 
-use crate::{cpu::RowsRef, vectorized::vectorized};
+use crate::{cpu::RowsRef, threads, vectorized::vectorized};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -35,7 +35,7 @@ impl QuantizedRows {
         let row_blocks = x.width.div_ceil(COLUMNS);
         let zero = Block { even: [0; 64], odd: [0; 64], correction: [0; 16], scales: [0.0; 16] };
         let mut blocks = vec![zero; x.rows * row_blocks];
-        for (row, blocks) in blocks.chunks_exact_mut(row_blocks.max(1)).enumerate() {
+        threads::chunks_mut(&mut blocks, row_blocks.max(1), x.rows * x.width, |row, blocks| {
             for (numbers, block) in x.row(row).chunks(COLUMNS).zip(blocks) {
                 if let Ok(numbers) = numbers.try_into() {
                     quantize(numbers, block);
@@ -45,7 +45,7 @@ impl QuantizedRows {
                     quantize(&padded, block);
                 }
             }
-        }
+        });
         Self { blocks, row_blocks }
     }
 

@@ -76,24 +76,9 @@ vectorized! {
         dot_inlined(a, b)
     }
 
-    /// `out[r] = a · rows[r * stride..][..a.len()]`, each as [`dot`] computes it.
-    fn dot_rows(a: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = dot_inlined(a, &rows[row * stride..][..a.len()]);
-        }
-    }
-
     /// `y[i] += a * x[i]`.
     fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
         add_scaled_inlined(y, a, x);
-    }
-
-    /// `y += Σ_r weights[r] * rows[r * stride..][..y.len()]`, row after row.
-    fn add_scaled_rows(y: &mut [f32], weights: &[f32], rows: &[f32], stride: usize) {
-        let width = y.len();
-        for (row, weight) in weights.iter().enumerate() {
-            add_scaled_inlined(y, *weight, &rows[row * stride..][..width]);
-        }
     }
 
     /// `y[i] *= a`.

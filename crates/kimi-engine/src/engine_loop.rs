@@ -195,7 +195,9 @@ impl Engine {
             self.row_cost.share().into_iter().for_each(|share| self.scheduler.set_row_cost(share));
         }
         self.pace.observe(sequences, tokens - drafted - sequences, seconds);
-        self.scheduler.set_catch_up(self.pace.catch_up(sequences));
+        let answers = plan.entries.iter().filter(|entry| entry.samples).count();
+        let prompts = sequences - answers + self.scheduler.load().waiting;
+        self.scheduler.set_catch_up(self.pace.catch_up(answers, prompts));
     }
 
     /// Gives every request that is left, queued ones included, its last event. Afterwards none can arrive.

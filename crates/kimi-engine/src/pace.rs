@@ -2,8 +2,6 @@
 
 use crate::row_cost::RowCost;
 
-/// A step with prompts in it may take this many times as long as the answers alone would.
-const STRETCH: f64 = 2.0;
 /// Prompts advance by this much whatever it costs: else one slow stream would hold up everybody who comes.
 const LEAST: usize = 16;
 /// Before anything was measured.
@@ -35,11 +33,14 @@ impl Pace {
         self.token = Some(self.token.map_or(newest, |token| token + NEWEST * (newest - token)));
     }
 
-    /// Tokens beyond one for each sequence that the next step may compute beside `answers` answers.
-    pub(crate) fn catch_up(&self, answers: usize) -> usize {
+    /// Tokens beyond one for each sequence that the next step may compute beside `answers` answers, while so many `prompts`
+    /// are to be computed. Prompts get as much time as answers; more if they are more, so that a few answers do not hold up
+    /// a crowd.
+    pub(crate) fn catch_up(&self, answers: usize, prompts: usize) -> usize {
         let Some((step, token)) = self.answers.seconds(answers).zip(self.token) else { return FIRST };
+        let share = (prompts as f64 / answers.max(1) as f64).max(1.0);
         // A quotient beyond usize saturates.
-        let affordable = ((STRETCH - 1.0) * step / token).round() as usize;
+        let affordable = (share * step / token).round() as usize;
         affordable.min(GROWTH * self.last).max(LEAST)
     }
 }
@@ -57,7 +58,7 @@ mod tests {
         let mut pace = Pace::default();
         (0..10).for_each(|_| pace.observe(4, 0, ANSWERS));
         let shares = (0..steps).map(|_| {
-            let share = pace.catch_up(4);
+            let share = pace.catch_up(4, 1);
             pace.observe(4, share, ANSWERS + token * share as f64);
             share
         });
@@ -77,9 +78,10 @@ mod tests {
         (0..100).for_each(|_| pace.observe(4, 0, ANSWERS));
         (0..10).for_each(|_| pace.observe(4, 40, ANSWERS + 40.0 * TOKEN));
         pace.observe(4, 40, 10.0 * ANSWERS);
-        assert!(pace.catch_up(4) < 40, "for now");
-        (0..10).for_each(|_| pace.observe(4, pace.catch_up(4), ANSWERS + pace.catch_up(4) as f64 * TOKEN));
-        assert!((36..=40).contains(&pace.catch_up(4)), "{}", pace.catch_up(4));
+        assert!(pace.catch_up(4, 1) < 40, "for now");
+        (0..10)
+            .for_each(|_| pace.observe(4, pace.catch_up(4, 1), ANSWERS + pace.catch_up(4, 1) as f64 * TOKEN));
+        assert!((36..=40).contains(&pace.catch_up(4, 1)), "{}", pace.catch_up(4, 1));
     }
 
     #[test]
@@ -87,6 +89,14 @@ mod tests {
         let mut pace = Pace::default();
         pace.observe(4, 0, ANSWERS);
         pace.observe(4, 512, 0.0);
-        assert_eq!(pace.catch_up(4), 1024);
+        assert_eq!(pace.catch_up(4, 1), 1024);
+    }
+
+    #[test]
+    fn a_crowd_of_prompts_gets_more_time_than_a_few_answers() {
+        let mut pace = Pace::default();
+        (0..10).for_each(|_| pace.observe(4, 0, ANSWERS));
+        pace.observe(4, 512, ANSWERS + 512.0 * TOKEN);
+        assert_eq!([1, 4, 8, 16].map(|prompts| pace.catch_up(4, prompts)), [40, 40, 80, 160]);
     }
 }

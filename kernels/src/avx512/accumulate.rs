@@ -12,8 +12,13 @@ use crate::cpu::RowsRef;
 const LANES: usize = 16;
 
 /// See [`Avx512::add_product`].
-pub(super) fn add_product(proof: Avx512, out: &mut [f32], weights: RowsRef<'_>, terms: RowsRef<'_>) {
-    let (rows, width) = (weights.rows, terms.width);
+pub(super) fn add_product(
+    proof: Avx512,
+    (out, width): (&mut [f32], usize),
+    weights: RowsRef<'_>,
+    terms: &[&[f32]],
+) {
+    let rows = weights.rows;
     let mut row = 0;
     while row < rows {
         row += match rows - row {
@@ -31,7 +36,7 @@ fn some_rows<const R: usize>(
     out: &mut [f32],
     (first, width): (usize, usize),
     weights: RowsRef<'_>,
-    terms: RowsRef<'_>,
+    terms: &[&[f32]],
 ) -> usize {
     let weights: [&[f32]; R] = std::array::from_fn(|row| weights.row(first + row));
     let out = &mut out[first * width..(first + R) * width];
@@ -56,14 +61,13 @@ fn tile<const R: usize, const C: usize>(
     out: &mut [f32],
     (column, width): (usize, usize),
     weights: [&[f32]; R],
-    terms: RowsRef<'_>,
+    terms: &[&[f32]],
 ) -> usize {
     let columns = (width - column).min(C * LANES);
     let count = weights[0].len();
     assert!(weights.iter().all(|weights| weights.len() == count));
     assert!(columns > (C - 1) * LANES && out.len() == R * width);
-    assert!(terms.rows == count && terms.width == width);
-    assert!(count == 0 || (count - 1) * terms.stride + width <= terms.data.len());
+    assert!(terms.len() == count && terms.iter().all(|term| term.len() >= width));
     let mask: __mmask16 = u16::MAX >> (C * LANES - columns);
     let masks: [__mmask16; C] = std::array::from_fn(|c| if c + 1 == C { mask } else { u16::MAX });
     let mut sums = [[_mm512_setzero_ps(); C]; R];
@@ -78,7 +82,7 @@ fn tile<const R: usize, const C: usize>(
         let mut term = [_mm512_setzero_ps(); C];
         for c in 0..C {
             term[c] = unsafe {
-                let start = terms.data.as_ptr().add(t * terms.stride + column + c * LANES);
+                let start = terms.get_unchecked(t).as_ptr().add(column + c * LANES);
                 _mm512_maskz_loadu_ps(masks[c], start)
             };
         }

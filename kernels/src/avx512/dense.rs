@@ -6,6 +6,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Avx512, fold_all, load_f32};
+use crate::output::Output;
 
 /// Columns of one step.
 const STEP: usize = 16;
@@ -36,16 +37,25 @@ pub(super) struct F32;
 pub(super) struct Bf16;
 
 /// See [`Avx512::multiply`].
-pub(super) fn multiply<K: Format>(proof: Avx512, _: K, x: &[&[f32]], weights: &[K::Number], out: &mut [f32]) {
-    let row_numbers = x[0].len() * K::PER_COLUMN;
-    for (out, weights) in out.chunks_mut(FEATURES * x.len()).zip(weights.chunks(FEATURES * row_numbers)) {
+pub(super) fn multiply<K: Format>(
+    proof: Avx512,
+    _: K,
+    x: &[&[f32]],
+    weights: &[K::Number],
+    mut out: Output<'_>,
+) {
+    let (features, row_numbers) = (out.features(), x[0].len() * K::PER_COLUMN);
+    for first in (0..features).step_by(FEATURES) {
+        let some = first..features.min(first + FEATURES);
+        let weights = &weights[some.start * row_numbers..some.end * row_numbers];
+        let mut out = out.part(some);
         let mut row = 0;
         while row < x.len() {
             row += match x.len() - row {
-                6.. => some_rows::<K, 6>(proof, x, row, weights, out),
-                4..6 => some_rows::<K, 4>(proof, x, row, weights, out),
-                2..4 => some_rows::<K, 2>(proof, x, row, weights, out),
-                _ => some_rows::<K, 1>(proof, x, row, weights, out),
+                6.. => some_rows::<K, 6>(proof, x, row, weights, &mut out),
+                4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut out),
+                2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut out),
+                _ => some_rows::<K, 1>(proof, x, row, weights, &mut out),
             };
         }
     }
@@ -57,36 +67,30 @@ fn some_rows<K: Format, const R: usize>(
     all: &[&[f32]],
     first: usize,
     weights: &[K::Number],
-    out: &mut [f32],
+    out: &mut Output<'_>,
 ) -> usize {
     const F: usize = 4;
-    let (rows, row_numbers) = (all.len(), all[0].len() * K::PER_COLUMN);
+    let row_numbers = all[0].len() * K::PER_COLUMN;
     let x: [&[f32]; R] = std::array::from_fn(|row| all[first + row]);
     let weights = |feature: usize| &weights[feature * row_numbers..][..row_numbers];
-    let features = out.len() / rows;
+    let features = out.features();
     for feature in (0..features / F * F).step_by(F) {
         let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-        some_features::<K, R, F>(proof, x, weights, rows, &mut out[feature * rows + first..]);
+        out.put((first, feature), &some_features::<K, R, F>(proof, x, weights));
     }
     for feature in features / F * F..features {
-        some_features::<K, R, 1>(proof, x, [weights(feature)], rows, &mut out[feature * rows + first..]);
+        out.put((first, feature), &some_features::<K, R, 1>(proof, x, [weights(feature)]));
     }
     R
 }
 
-/// `out` begins at the first feature's first row; a feature has `rows` of them.
 fn some_features<K: Format, const R: usize, const F: usize>(
     _: Avx512,
     x: [&[f32]; R],
     weights: [&[K::Number]; F],
-    rows: usize,
-    out: &mut [f32],
-) {
+) -> [[f32; R]; F] {
     // SAFETY: the caller proved the CPU's features.
-    let tile = unsafe { K::tile(x, weights) };
-    for (f, results) in tile.iter().enumerate() {
-        out[f * rows..][..R].copy_from_slice(results);
-    }
+    unsafe { K::tile(x, weights) }
 }
 
 /// Implements a format: `$load` makes sixteen f32 from a block of `$block` numbers.

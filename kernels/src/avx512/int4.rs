@@ -7,7 +7,10 @@ use std::arch::x86_64::{
 };
 
 use super::{Avx512, Int4Rows, fold_all, load_bytes, load_f32};
-use crate::quantized_rows::{Block, COLUMNS, GROUP};
+use crate::{
+    output::Output,
+    quantized_rows::{Block, COLUMNS, GROUP},
+};
 
 /// Bytes of a block's codes.
 const CODES: usize = COLUMNS / 2;
@@ -17,18 +20,21 @@ const SCALES: usize = COLUMNS / GROUP * 2;
 const FEATURES: usize = 32;
 
 /// See [`Avx512::multiply_int4`]. Rows of whole blocks only.
-pub(super) fn multiply(proof: Avx512, x: &[&[Block]], weights: Int4Rows<'_>, out: &mut [f32]) {
-    let row_blocks = x[0].len();
+pub(super) fn multiply(proof: Avx512, x: &[&[Block]], weights: Int4Rows<'_>, mut out: Output<'_>) {
+    let (features, row_blocks) = (out.features(), x[0].len());
     let (codes, scales) = (weights.codes.as_chunks().0, weights.scales.as_chunks().0);
-    let (codes, scales) = (codes.chunks(FEATURES * row_blocks), scales.chunks(FEATURES * row_blocks));
-    for (out, weights) in out.chunks_mut(FEATURES * x.len()).zip(codes.zip(scales)) {
+    for first in (0..features).step_by(FEATURES) {
+        let some = first..features.min(first + FEATURES);
+        let blocks = some.start * row_blocks..some.end * row_blocks;
+        let weights = (&codes[blocks.clone()], &scales[blocks]);
+        let mut out = out.part(some);
         let mut row = 0;
         while row < x.len() {
             row += match x.len() - row {
-                6.. => some_rows::<6, 2>(proof, x, row, weights, out),
-                4..6 => some_rows::<4, 2>(proof, x, row, weights, out),
-                2..4 => some_rows::<2, 4>(proof, x, row, weights, out),
-                _ => some_rows::<1, 4>(proof, x, row, weights, out),
+                6.. => some_rows::<6, 2>(proof, x, row, weights, &mut out),
+                4..6 => some_rows::<4, 2>(proof, x, row, weights, &mut out),
+                2..4 => some_rows::<2, 4>(proof, x, row, weights, &mut out),
+                _ => some_rows::<1, 4>(proof, x, row, weights, &mut out),
             };
         }
     }
@@ -43,38 +49,32 @@ fn some_rows<const R: usize, const F: usize>(
     all: &[&[Block]],
     first: usize,
     weights: Blocks<'_>,
-    out: &mut [f32],
+    out: &mut Output<'_>,
 ) -> usize {
-    let (rows, row_blocks) = (all.len(), all[0].len());
+    let row_blocks = all[0].len();
     let x: [&[Block]; R] = std::array::from_fn(|row| all[first + row]);
     let weights = |feature: usize| {
         let range = feature * row_blocks..(feature + 1) * row_blocks;
         (&weights.0[range.clone()], &weights.1[range])
     };
-    let features = out.len() / rows;
+    let features = out.features();
     for feature in (0..features / F * F).step_by(F) {
         let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-        some_features::<R, F>(proof, x, weights, rows, &mut out[feature * rows + first..]);
+        out.put((first, feature), &some_features::<R, F>(proof, x, weights));
     }
     for feature in features / F * F..features {
-        some_features::<R, 1>(proof, x, [weights(feature)], rows, &mut out[feature * rows + first..]);
+        out.put((first, feature), &some_features::<R, 1>(proof, x, [weights(feature)]));
     }
     R
 }
 
-/// `out` begins at the first feature's first row; a feature has `rows` of them.
 fn some_features<const R: usize, const F: usize>(
     _: Avx512,
     x: [&[Block]; R],
     weights: [Blocks<'_>; F],
-    rows: usize,
-    out: &mut [f32],
-) {
+) -> [[f32; R]; F] {
     // SAFETY: the caller proved the CPU's features.
-    let tile = unsafe { tile(x, weights) };
-    for (f, results) in tile.iter().enumerate() {
-        out[f * rows..][..R].copy_from_slice(results);
-    }
+    unsafe { tile(x, weights) }
 }
 
 /// `tile[f][r] = x[r] · weights[f]`.

@@ -14,8 +14,7 @@ use crate::{
     tensor_names as names,
 };
 
-/// Spans up to this many rows use the absorbed form. For K2.6 both take the same number of multiplications at 170
-/// rows; the expanded form's are matrix products, several times faster each.
+/// Spans up to this many rows always use the absorbed form, so that what they get does not depend on how a prompt is cut.
 pub(crate) const ABSORBED_ROWS: usize = 16;
 
 /// Which form of attention is used.
@@ -31,13 +30,28 @@ pub enum AttentionForm {
 }
 
 impl AttentionForm {
-    fn is_absorbed(self, span: &PagedSpan<'_>) -> bool {
+    fn is_absorbed(self, span: &PagedSpan<'_>, shape: MlaShape) -> bool {
         match self {
-            Self::Auto => span.rows <= ABSORBED_ROWS,
+            Self::Auto => {
+                span.rows <= ABSORBED_ROWS || absorbed_work(span, shape) < expanded_work(span, shape)
+            }
             Self::Absorbed => true,
             Self::Expanded => false,
         }
     }
+}
+
+/// Multiply-adds of a head in the absorbed form: moving each row's query and result, then all latents for each row.
+fn absorbed_work(span: &PagedSpan<'_>, shape: MlaShape) -> usize {
+    let MlaShape { nope, rope, value, latent, .. } = shape;
+    span.rows * ((nope + value) * latent + (span.start + span.rows) * (2 * latent + rope))
+}
+
+/// Multiply-adds of a head in the expanded form: making each position's key and value, then all of these for each row. For
+/// K2.6 and a long context it takes fewer from 170 rows on.
+fn expanded_work(span: &PagedSpan<'_>, shape: MlaShape) -> usize {
+    let MlaShape { nope, rope, value, latent, .. } = shape;
+    (span.start + span.rows) * ((nope + value) * latent + span.rows * (nope + rope + value))
 }
 
 /// What one forward pass tells every layer.
@@ -133,11 +147,12 @@ impl Attention {
         let values = Tensor::zeros((rows, heads * value), DType::F32, &Device::Cpu)?; // [rows, heads * value]
         let mut first = 0;
         // Neighbours that use the absorbed form share one call; an expanded span is alone in its chunk.
-        for spans in step.spans.chunk_by(|a, b| step.form.is_absorbed(a) && step.form.is_absorbed(b)) {
+        let is_absorbed = |span: &PagedSpan<'_>| step.form.is_absorbed(span, self.shape);
+        for spans in step.spans.chunk_by(|a, b| is_absorbed(a) && is_absorbed(b)) {
             let count = spans.iter().map(|span| span.rows).sum();
             let q = q.narrow(0, first, count)?; // [count, heads, nope + rope], a view
             let out = values.narrow(0, first, count)?; // [count, heads * value], a view
-            if step.form.is_absorbed(&spans[0]) {
+            if is_absorbed(&spans[0]) {
                 mla_decode(&q, cache, self.kv_b.weight(), spans, self.shape, &out)?;
             } else {
                 mla_prefill(&q, cache, self.kv_b.weight(), spans[0], self.shape, &out)?;

@@ -1,0 +1,117 @@
+//! Where the products of rows and weights go: a block of numbers, whichever way it lies, that threads share by features.
+
+#![allow(unsafe_code, reason = "threads write different numbers of the same rows")]
+
+use std::{marker::PhantomData, ops::Range};
+
+use crate::{cpu::RowsMut, threads};
+
+/// Numbers to write, one for each row and feature.
+pub(crate) struct Output<'a> {
+    data: *mut f32,
+    rows: usize,
+    row_stride: usize,
+    features: usize,
+    feature_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: it is a mutable borrow of numbers, which may move to another thread.
+unsafe impl Send for Output<'_> {}
+// SAFETY: shared, it gives nothing away.
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    /// Row after row, a row's features side by side: `[rows, features]`.
+    pub(crate) fn by_row(out: &'a mut RowsMut<'_>) -> Self {
+        let (rows, features, stride) = (out.rows, out.width, out.stride);
+        assert!(rows == 0 || (rows - 1) * stride + features <= out.data.len());
+        assert!(rows < 2 || features <= stride);
+        Self { rows, row_stride: stride, features, feature_stride: 1, ..Self::new(out.data) }
+    }
+
+    /// Row after row without gaps: `[rows, features]`.
+    pub(crate) fn contiguous(data: &'a mut [f32], features: usize) -> Self {
+        let rows = data.len().checked_div(features).unwrap_or(0);
+        Self { rows, row_stride: features, features, feature_stride: 1, ..Self::new(data) }
+    }
+
+    /// Feature after feature: `[features, rows]`.
+    pub(crate) fn by_feature(data: &'a mut [f32], rows: usize) -> Self {
+        let features = data.len().checked_div(rows).unwrap_or(0);
+        Self { rows, row_stride: 1, features, feature_stride: rows, ..Self::new(data) }
+    }
+
+    fn new(data: &'a mut [f32]) -> Self {
+        let data = data.as_mut_ptr();
+        Self { data, rows: 0, row_stride: 0, features: 0, feature_stride: 0, borrow: PhantomData }
+    }
+
+    pub(crate) fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Writes a tile, `tile[feature][row]`, whose first number is that of `row` and `feature`.
+    #[inline]
+    pub(crate) fn put<const R: usize, const F: usize>(
+        &mut self,
+        (row, feature): (usize, usize),
+        tile: &[[f32; R]; F],
+    ) {
+        assert!(row + R <= self.rows && feature + F <= self.features);
+        for (f, numbers) in tile.iter().enumerate() {
+            for (r, number) in numbers.iter().enumerate() {
+                let at = (row + r) * self.row_stride + (feature + f) * self.feature_stride;
+                // SAFETY: rows and features lie inside of the borrowed numbers.
+                unsafe { *self.data.add(at) = *number };
+            }
+        }
+    }
+
+    /// Writes all features of a row, which lie side by side.
+    pub(crate) fn put_row(&mut self, row: usize, numbers: &[f32]) {
+        assert!(self.feature_stride == 1 && row < self.rows && numbers.len() == self.features);
+        // SAFETY: as above; nobody else borrows them.
+        let out =
+            unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride), self.features) };
+        out.copy_from_slice(numbers);
+    }
+
+    /// The features of `range` alone.
+    pub(crate) fn part(&mut self, range: Range<usize>) -> Output<'_> {
+        // SAFETY: the borrow of all of it lasts as long as that of the part.
+        unsafe { self.alias(range) }
+    }
+
+    /// # Safety
+    /// Nobody else writes these features while the result is there.
+    unsafe fn alias(&self, range: Range<usize>) -> Output<'_> {
+        assert!(range.start <= range.end && range.end <= self.features);
+        // SAFETY: the first feature lies inside of the borrowed numbers, or there are none.
+        let data =
+            unsafe { self.data.add(if range.is_empty() { 0 } else { range.start * self.feature_stride }) };
+        Output { data, features: range.len(), ..*self }
+    }
+}
+
+/// Calls `run` with the number of an output, a first feature and the output's `part` features from there, for all features of
+/// all outputs; on all threads when `work` multiply-adds are worth it.
+#[expect(clippy::needless_pass_by_value, reason = "nobody else may write to them meanwhile")]
+pub(crate) fn in_parts(
+    outputs: Vec<Output<'_>>,
+    part: usize,
+    work: usize,
+    run: impl Fn(usize, usize, Output<'_>) + Sync,
+) {
+    let firsts = |(index, output): (usize, &Output<'_>)| {
+        (0..output.features).step_by(part).map(move |first| (index, first)).collect::<Vec<_>>()
+    };
+    let parts: Vec<(usize, usize)> = outputs.iter().enumerate().flat_map(firsts).collect();
+    threads::for_each(parts.len(), work, |number| {
+        let (index, first) = parts[number];
+        let output = &outputs[index];
+        let range = first..output.features.min(first + part);
+        // SAFETY: each part comes once, parts do not overlap, and nobody uses the whole meanwhile.
+        run(index, first, unsafe { output.alias(range) });
+    });
+}

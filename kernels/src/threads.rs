@@ -1,0 +1,316 @@
+//! Threads that share the parts of an op.
+//!
+//! An op lasts microseconds and the next one follows at once, so workers that have run out of parts watch for a while
+//! before they sleep. Parts are taken one by one: a thread that loses its core to another process holds up one part, not
+//! a share of the work.
+
+#![allow(unsafe_code, reason = "parts of borrowed data go to threads that live longer than the borrow")]
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+
+/// Multiply-adds below which other threads cost more than they save.
+pub(crate) const PARALLEL_WORK: usize = 1 << 17;
+/// How often a worker looks for the next op before it lets others have the core: some ten microseconds.
+const SPINS: usize = 1_000;
+/// How often it then looks, in between, before it sleeps.
+const YIELDS: usize = 20;
+
+/// Threads that work on ops, the caller included.
+static COUNT: OnceLock<usize> = OnceLock::new();
+static POOL: OnceLock<Pool> = OnceLock::new();
+
+/// Sets how many threads work on an op, the caller included. `false` when ops have run already; then it stays as it is.
+/// Without it there are as many as the machine has cores for this process.
+pub fn use_threads(count: usize) -> bool {
+    COUNT.set(count.max(1)).is_ok()
+}
+
+/// How many threads work on an op.
+pub(crate) fn count() -> usize {
+    *COUNT.get_or_init(|| {
+        let allowed = thread::available_parallelism().map_or(1, usize::from);
+        // Two threads of one core share its vector units.
+        num_cpus::get_physical().clamp(1, allowed)
+    })
+}
+
+/// Calls `run` with every number below `parts`, on all threads when `work` multiply-adds are worth it.
+pub(crate) fn for_each(parts: usize, work: usize, run: impl Fn(usize) + Sync) {
+    if parts < 2 || work < PARALLEL_WORK || count() == 1 || !Pool::get().run(parts, &run) {
+        (0..parts).for_each(run);
+    }
+}
+
+/// Calls `run` with the number of each chunk of `data` and the chunk; the last one may be shorter.
+pub(crate) fn chunks_mut<T: Send>(
+    data: &mut [T],
+    chunk: usize,
+    work: usize,
+    run: impl Fn(usize, &mut [T]) + Sync,
+) {
+    if data.is_empty() {
+        return;
+    }
+    let parts = Parts::new(data);
+    let bounds = |part: usize| (part * chunk, parts.len.min((part + 1) * chunk));
+    // SAFETY: chunks do not overlap, and each number comes once.
+    for_each(parts.len.div_ceil(chunk), work, |part| run(part, unsafe { parts.get(bounds(part)) }));
+}
+
+/// Calls `run` with the number of each part of `data` and the part; part `i` ends at `ends[i]`, where the next begins.
+///
+/// # Panics
+/// When the ends descend or lie outside of `data`.
+pub(crate) fn parts_mut<T: Send>(
+    data: &mut [T],
+    ends: &[usize],
+    work: usize,
+    run: impl Fn(usize, &mut [T]) + Sync,
+) {
+    assert!(ends.is_sorted() && ends.last().is_none_or(|end| *end <= data.len()), "parts overlap");
+    let parts = Parts::new(data);
+    let bounds = |part: usize| (if part == 0 { 0 } else { ends[part - 1] }, ends[part]);
+    // SAFETY: the ends ascend, so parts do not overlap, and each number comes once.
+    for_each(ends.len(), work, |part| run(part, unsafe { parts.get(bounds(part)) }));
+}
+
+/// Data of which each thread borrows another part.
+struct Parts<T> {
+    data: *mut T,
+    len: usize,
+}
+
+// SAFETY: it hands out what can be sent, and to one thread each.
+unsafe impl<T: Send> Sync for Parts<T> {}
+
+impl<T> Parts<T> {
+    fn new(data: &mut [T]) -> Self {
+        Self { data: data.as_mut_ptr(), len: data.len() }
+    }
+
+    /// # Safety
+    /// Nothing else borrows from these bounds, and the data is still borrowed by whoever made this.
+    #[expect(clippy::mut_from_ref, reason = "parts are handed out once each")]
+    unsafe fn get(&self, (start, end): (usize, usize)) -> &mut [T] {
+        assert!(start <= end && end <= self.len);
+        // SAFETY: the bounds lie inside; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), end - start) }
+    }
+}
+
+/// Whether an op can be joined: the lowest bit. Above it, how many workers are inside; above that, the op's number.
+type Gate = u64;
+const OPEN: Gate = 1;
+const ONE_INSIDE: Gate = 2;
+const ONE_OP: Gate = 1 << 32;
+
+fn inside(gate: Gate) -> Gate {
+    (gate % ONE_OP) / ONE_INSIDE
+}
+
+/// The op that runs. Its closure lives on the caller's stack.
+#[derive(Clone, Copy)]
+struct Op {
+    run: *const (dyn Fn(usize) + Sync),
+    parts: usize,
+}
+
+struct Pool {
+    /// Whether a caller's op runs.
+    busy: AtomicBool,
+    gate: AtomicU64,
+    /// Written while the gate is closed and nobody is inside, read by those who went in.
+    op: UnsafeCell<Op>,
+    /// The next part that nobody has taken.
+    next: AtomicUsize,
+    sleepers: AtomicUsize,
+    workers: OnceLock<Vec<Thread>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `op` is guarded by `gate`; everything else is `Sync` by itself. The closure that `op` points to is `Sync`.
+unsafe impl Sync for Pool {}
+// SAFETY: as above.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    /// The one pool, with its workers started.
+    fn get() -> &'static Self {
+        let pool = POOL.get_or_init(|| {
+            let nothing: &(dyn Fn(usize) + Sync) = &|_| {};
+            Self {
+                busy: AtomicBool::new(false),
+                gate: AtomicU64::new(0),
+                op: UnsafeCell::new(Op { run: nothing, parts: 0 }),
+                next: AtomicUsize::new(0),
+                sleepers: AtomicUsize::new(0),
+                workers: OnceLock::new(),
+                panic: Mutex::new(None),
+            }
+        });
+        pool.workers.get_or_init(|| {
+            let spawn = |number| {
+                let worker = thread::Builder::new().name(format!("kernel-{number}"));
+                worker.spawn(|| pool.work_forever()).map(|handle| handle.thread().clone())
+            };
+            // With fewer threads than wanted, the others do all the work.
+            (1..count()).map_while(|number| spawn(number).ok()).collect()
+        });
+        pool
+    }
+
+    /// Runs an op on all threads, the caller among them, and returns when it is done. `false`, with nothing done, while
+    /// another one runs: a caller that is not alone, or a part that is itself an op.
+    fn run(&self, parts: usize, run: &(dyn Fn(usize) + Sync)) -> bool {
+        if self.busy.swap(true, Acquire) {
+            return false;
+        }
+        let gate = self.gate.load(Relaxed);
+        // SAFETY: the gate is closed and nobody is inside: see below. Only the lifetime of the closure is forgotten; nobody
+        // uses it when this function has returned.
+        unsafe {
+            let run = std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(run);
+            *self.op.get() = Op { run, parts };
+        }
+        self.next.store(0, Relaxed);
+        self.gate.store((gate + ONE_OP) | OPEN, SeqCst);
+        if self.sleepers.load(SeqCst) > 0 {
+            self.workers.get().into_iter().flatten().for_each(Thread::unpark);
+        }
+        self.take_parts();
+        self.gate.fetch_and(!OPEN, AcqRel);
+        let mut looks = 0;
+        while inside(self.gate.load(Acquire)) > 0 {
+            looks += 1;
+            // A worker that lost its core may be waiting for this one.
+            if looks < SPINS { spin_loop() } else { thread::yield_now() }
+        }
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.busy.store(false, Release);
+        panic.is_none_or(|panic| resume_unwind(panic))
+    }
+
+    fn work_forever(&self) {
+        let mut seen = 0;
+        loop {
+            let gate = self.wait(seen);
+            if self.gate.compare_exchange(gate, gate + ONE_INSIDE, SeqCst, Relaxed).is_ok() {
+                seen = gate / ONE_OP;
+                self.take_parts();
+                self.gate.fetch_sub(ONE_INSIDE, Release);
+            }
+        }
+    }
+
+    /// The gate, open for another op than `seen`.
+    fn wait(&self, seen: u64) -> Gate {
+        let open = |gate: Gate| gate & OPEN != 0 && gate / ONE_OP != seen;
+        loop {
+            for look in 0..SPINS + YIELDS {
+                let gate = self.gate.load(SeqCst);
+                if open(gate) {
+                    return gate;
+                }
+                if look < SPINS { spin_loop() } else { thread::yield_now() }
+            }
+            self.sleepers.fetch_add(1, SeqCst);
+            // Either this sees the next op, or that op's caller sees a sleeper.
+            if !open(self.gate.load(SeqCst)) {
+                thread::park();
+            }
+            self.sleepers.fetch_sub(1, SeqCst);
+            // The op that woke it may be over already. Others follow: it watches again.
+        }
+    }
+
+    /// Runs parts until none is left. A panic is kept for the caller, and ends the op.
+    fn take_parts(&self) {
+        // SAFETY: the gate lets in while `op` is set, and its caller waits until everybody is out.
+        let Op { run, parts } = unsafe { *self.op.get() };
+        let all = AssertUnwindSafe(|| {
+            loop {
+                let part = self.next.fetch_add(1, Relaxed);
+                if part >= parts {
+                    return;
+                }
+                // SAFETY: as above.
+                unsafe { (*run)(part) };
+            }
+        });
+        if let Err(panic) = catch_unwind(all) {
+            self.next.store(parts, Relaxed);
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MUCH: usize = usize::MAX;
+
+    #[test]
+    fn every_part_comes_once_however_many_callers_there_are() {
+        thread::scope(|scope| {
+            for caller in 0..4_usize {
+                scope.spawn(move || {
+                    for round in 0..2_000 {
+                        let mut data = vec![0; 1 + (caller + round) % 37];
+                        chunks_mut(&mut data, 1 + round % 5, MUCH, |part, chunk| {
+                            for number in chunk {
+                                *number += part + 1;
+                            }
+                        });
+                        let expected: Vec<_> = (0..data.len()).map(|i| i / (1 + round % 5) + 1).collect();
+                        assert_eq!(data, expected);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn parts_of_different_sizes_and_ops_inside_of_ops() {
+        let mut data = [0; 10];
+        parts_mut(&mut data, &[0, 3, 3, 9], MUCH, |part, numbers| {
+            chunks_mut(numbers, 1, MUCH, |_, number| number[0] = part);
+        });
+        assert_eq!(data, [1, 1, 1, 3, 3, 3, 3, 3, 3, 0]);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_working() {
+        for _ in 0..50 {
+            let outcome = catch_unwind(|| for_each(64, MUCH, |part| assert_ne!(part, 40, "on purpose")));
+            assert!(outcome.is_err());
+            let sum = AtomicUsize::new(0);
+            for_each(64, MUCH, |part| {
+                sum.fetch_add(part, Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 63 * 32);
+        }
+    }
+
+    #[test]
+    fn sleepers_wake() {
+        for _ in 0..5 {
+            thread::sleep(std::time::Duration::from_millis(5));
+            let seen = Mutex::new(std::collections::HashSet::new());
+            for_each(count() * 4, MUCH, |_| {
+                thread::sleep(std::time::Duration::from_millis(2));
+                seen.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id());
+            });
+            let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner).len();
+            // Another test's op may have had the pool.
+            assert!((1..=count()).contains(&seen));
+        }
+    }
+}
