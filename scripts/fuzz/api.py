@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Lets schemathesis fuzz the described API of a server with scripted answers.
 
-Usage: api.py [path of the binary] [--examples N]. Exit code 0 when no request gave a 5xx or an answer other than described.
+Usage: api.py [path of the binary] [--examples N] [--seed N] [-- options of the server]. Exit code 0 when no request gave a
+5xx or an answer other than described.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Answers that end by themselves, and others that repeat themselves, so that there is something to draft.
+SCRIPT = [{"hash": True}, {"text": "Again.</think>and again ", "endless": True}]
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
 
 
@@ -55,12 +58,15 @@ def main() -> None:
     parser.add_argument("binary", nargs="?", default=str(ROOT / "target/release/kimi-serve"))
     parser.add_argument("--examples", type=int, default=300, help="cases per operation and phase")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     port = free_port()
     origin = f"http://127.0.0.1:{port}"
-    # A short context ends answers that would go on for ever.
-    command = [arguments.binary, "serve", "--fake", "hash", "--max-context", "512", "--port", str(port)]
     directory = tempfile.mkdtemp(prefix="kimi-fuzz-")
+    script = pathlib.Path(directory, "script.json")
+    script.write_text(json.dumps(SCRIPT))
+    # A short context ends answers that would go on for ever.
+    command = [arguments.binary, "serve", "--fake", str(script), "--max-context", "512", "--port", str(port), *options]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         wait_until_ready(origin)

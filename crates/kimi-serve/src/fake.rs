@@ -52,7 +52,7 @@ fn config(args: &EngineArgs) -> EngineConfig {
         max_batch_tokens: args.max_batch_tokens.get(),
         max_sequences,
         max_context,
-        speculation: None,
+        speculation: load::speculation(args),
     };
     EngineConfig { scheduler, max_waiting: args.queue }
 }

@@ -136,11 +136,16 @@ pub(crate) fn load(
         max_batch_tokens: engine.max_batch_tokens.get(),
         max_sequences,
         max_context,
-        speculation: (engine.speculation == Switch::On).then_some(SPECULATION),
+        speculation: speculation(engine),
     };
     let config = EngineConfig { scheduler, max_waiting: engine.queue };
     let (engine, thread) = kimi_engine::start(config, Box::new(runner));
     Ok(Loaded { name, engine, thread, vocabulary, markers })
+}
+
+/// Whether and when tokens are computed that may turn out wrong.
+pub(crate) fn speculation(engine: &EngineArgs) -> Option<Speculation> {
+    (engine.speculation == Switch::On).then_some(SPECULATION)
 }
 
 /// The longest conversation: what was asked for, within what the checkpoint was made for.

@@ -122,3 +122,21 @@ fn a_bad_script_is_one_clear_line() {
         assert!(line.contains(path) && line.contains(wanted), "{line}");
     }
 }
+
+#[tokio::test]
+async fn scripted_answers_are_speculated_on_like_others() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"[{"text": "</think>again and ", "endless": true, "token_ms": 2}]"#)
+        .unwrap();
+    let body =
+        json!({"model": "kimi-k2.6", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 200});
+    let mut answers = Vec::new();
+    for speculation in ["off", "on"] {
+        let server = Server::start(&["--fake", file.path().to_str().unwrap(), "--speculation", speculation]);
+        let answer: Value = chat(&server, &body).await.json().await.unwrap();
+        let drafts = server.metric("kimi_spec_decode_num_accepted_tokens_total").await;
+        assert_eq!(drafts > 0.0, speculation == "on", "{drafts}");
+        answers.push(answer["choices"].clone());
+    }
+    assert_eq!(answers[0], answers[1]);
+}

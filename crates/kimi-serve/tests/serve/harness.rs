@@ -65,6 +65,14 @@ impl Server {
         reqwest::Client::new().post(format!("{}{path}", self.url)).json(body)
     }
 
+    /// The value of a metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let url = self.url.replace("/v1", "/metrics");
+        let text = reqwest::get(url).await.expect("an answer").text().await.expect("all of it");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.expect("the metric").parse().expect("a number")
+    }
+
     /// Ends it with SIGKILL and returns what it logged.
     pub(crate) fn kill(mut self) -> String {
         self.process.kill().expect("it runs");

@@ -34,13 +34,6 @@ async fn ask(server: &Server, text: &str) -> (String, u64, u64) {
     (content, cached, usage["prompt_tokens"].as_u64().unwrap())
 }
 
-async fn metric(server: &Server, name: &str) -> f64 {
-    let url = server.url.replace("/v1", "/metrics");
-    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.expect("the metric").parse().unwrap()
-}
-
 /// A prompt of about 2,000 tokens.
 fn long_prompt() -> String {
     let lines: Vec<_> = (0..250).map(|line| format!("{line} times 7 is {}.", line * 7)).collect();
@@ -62,7 +55,7 @@ fn blocks(disk: &Path) -> Vec<PathBuf> {
 /// Waits until the answer's blocks are on disk.
 async fn saved(server: &Server, tokens: u64) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while metric(server, "kimi_kv_disk_blocks").await < (tokens / 16) as f64 {
+    while server.metric("kimi_kv_disk_blocks").await < (tokens / 16) as f64 {
         assert!(Instant::now() < deadline, "the blocks are not written");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -94,8 +87,8 @@ async fn a_killed_server_leaves_its_prefixes_and_damage_costs_a_computation() {
     let server = start(&disk, &[]);
     let (again, cached, _) = ask(&server, &prompt).await;
     assert_eq!((&again, cached), (&answer, found), "the warm prefix hits");
-    assert!(metric(&server, "kimi_kv_disk_hits_total").await >= found as f64);
-    assert!(metric(&server, "kimi_kv_disk_restored_bytes_total").await > 0.0);
+    assert!(server.metric("kimi_kv_disk_hits_total").await >= found as f64);
+    assert!(server.metric("kimi_kv_disk_restored_bytes_total").await > 0.0);
     let log = server.kill();
     assert!(log.contains("disk") && !log.contains("ignored"), "{log}");
 

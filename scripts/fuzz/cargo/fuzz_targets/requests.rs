@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use kimi_engine::{EngineConfig, FakeRunner, SchedulerConfig};
+use kimi_engine::{EngineConfig, FakeRunner, SchedulerConfig, Speculation};
 use kimi_fuzz::{VOCABULARY, markers};
 use kimi_http::{AllowedHosts, ApiKeys, App, AppConfig, Contract, FileLimits, Limits, ModelCard, Service};
 use libfuzzer_sys::fuzz_target;
@@ -37,6 +37,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         max_batch_tokens: 4096,
         max_sequences: 16,
         max_context: MAX_CONTEXT,
+        speculation: Some(Speculation { max_draft: 4, max_rows: 4096, eager: true }),
     };
     let answer = VOCABULARY.encode_with_specials("so</think>ok<|im_end|>");
     let runner = FakeRunner::scripted(vec![answer]).keeping_constraints();
@@ -45,6 +46,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         contract: Contract::Open,
         api_keys: ApiKeys::none(),
         prefix_cache: true,
+        cache_secret: None,
         max_n: AppConfig::MAX_N,
         reasoning_alias: false,
         cors: false,
