@@ -10,9 +10,9 @@ mod dense;
 mod int4;
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512i, _mm_add_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castps256_ps128,
-    _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256, _mm512_extractf32x8_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512,
+    __m256, __m512, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps,
+    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256,
+    _mm512_extractf32x8_ps, _mm512_loadu_ps, _mm512_loadu_si512,
 };
 
 use crate::{cpu::RowsRef, output::Output, quantized_rows::Block};
@@ -65,6 +65,17 @@ impl Avx512 {
     pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: Output<'_>) {
         int4::multiply(self, x, weights, out);
     }
+}
+
+/// From this many rows on, a tile's weights are read again by the next one and not from memory.
+const FROM_CACHE: usize = 4;
+
+/// Asks for the numbers `distance` behind the first of a row's that are read now: those of the next tile. Rows are short and
+/// lie on small pages, so the processor's own guesses come late.
+#[inline]
+fn prefetch<T>(numbers: *const T, distance: usize) {
+    // SAFETY: nothing is read; an address that does not exist is ignored.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(numbers.wrapping_add(distance).cast()) };
 }
 
 #[inline]

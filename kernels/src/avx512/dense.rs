@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
-use super::{Avx512, fold_all, load_f32};
+use super::{Avx512, FROM_CACHE, fold_all, load_f32, prefetch};
 use crate::output::Output;
 
 /// Columns of one step.
@@ -121,7 +121,11 @@ macro_rules! format {
                     let mut w = [_mm512_setzero_ps(); F];
                     for f in 0..F {
                         // SAFETY, here and below: the assertions above.
-                        w[f] = $load(unsafe { rows[f].get_unchecked(step) });
+                        let block = unsafe { rows[f].get_unchecked(step) };
+                        w[f] = $load(block);
+                        if R < FROM_CACHE {
+                            prefetch(block.as_ptr(), F * weights[f].len());
+                        }
                     }
                     for r in 0..R {
                         let x = load_f32(unsafe { blocks[r].get_unchecked(step) });

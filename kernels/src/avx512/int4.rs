@@ -6,7 +6,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi64, _mm512_setzero_ps, _mm512_srli_epi16,
 };
 
-use super::{Avx512, Int4Rows, fold_all, load_bytes, load_f32};
+use super::{Avx512, FROM_CACHE, Int4Rows, fold_all, load_bytes, load_f32, prefetch};
 use crate::{
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
@@ -93,6 +93,9 @@ fn tile<const R: usize, const F: usize>(x: [&[Block]; R], weights: [Blocks<'_>; 
             // SAFETY, here and below: the assertions above.
             let (packed, scales) =
                 unsafe { (weights[f].0.get_unchecked(block), weights[f].1.get_unchecked(block)) };
+            if R < FROM_CACHE {
+                prefetch(packed.as_ptr(), F * blocks * CODES);
+            }
             let packed = load_bytes(packed);
             even[f] = _mm512_and_si512(packed, low);
             odd[f] = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), low);

@@ -63,7 +63,7 @@ const FLOORS: &[Floor] = &[
         ],
         never: &[],
     },
-    Floor { package: "kimi-bench", below: &["kimi-api"], never: &["axum", "candle"] },
+    Floor { package: "kimi-bench", below: &["kimi-api", "kimi-k2", "kimi-kernels"], never: &["axum"] },
     Floor { package: "xtask", below: &[], never: &["axum", "candle", "tokio"] },
 ];
 
