@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use kimi_k2::{
     Activations, Batch, CacheDtype, Checkpoint, CheckpointFiles, Inspection, KimiModel, KvPool, ModelOptions,
-    Part, SequenceSpan, inspect,
+    Part, SequenceSpan, inspect, use_threads,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -15,6 +15,8 @@ use rayon::prelude::*;
 use crate::table::{Cell, table};
 
 const BLOCK_SIZE: usize = 16;
+/// Bytes of a weight in 8 bits, with its scales, over those in bf16.
+const INT8: f64 = 17.0 / 32.0;
 /// Bytes that are read to measure the memory: more than caches hold.
 const MEMORY_BYTES: usize = 1 << 29;
 
@@ -43,8 +45,14 @@ pub(crate) struct Engine {
     #[arg(long, value_enum, default_value_t = Cache::Bf16)]
     kv_dtype: Cache,
     /// Multiply 4-bit weights with activations as they are
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dense_int8")]
     exact: bool,
+    /// Keep the weights that every token uses in 8 bits
+    #[arg(long)]
+    dense_int8: bool,
+    /// Threads; as many as there are cores without it
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -91,10 +99,14 @@ impl Engine {
     /// Measures and returns a table.
     pub(crate) fn run(&self) -> Result<String> {
         ensure!(self.repeat > 0 && self.steps > 0, "--repeat and --steps begin with 1");
+        self.threads.map(use_threads);
         let checkpoint = Checkpoint::open(CheckpointFiles::Directory(self.model.clone()))?;
         let activations = if self.exact { Activations::F32 } else { Activations::Int8 };
         let options = ModelOptions { activations, ..ModelOptions::default() };
-        let model = KimiModel::load(&checkpoint, &mut |_, _| {})?.with_options(options);
+        let mut model = KimiModel::load(&checkpoint, &mut |_, _| {})?.with_options(options);
+        if self.dense_int8 {
+            model.dense_to_int8(&mut |_, _| {})?;
+        }
         let cases = self.cases();
         let mut memory = Vec::new();
         let mut seconds = vec![Vec::new(); cases.len()];
@@ -107,7 +119,7 @@ impl Engine {
             }
         }
         let memory = median(&mut memory);
-        let weights = Weights::new(&inspect(&checkpoint));
+        let weights = Weights::new(&inspect(&checkpoint), if self.dense_int8 { INT8 } else { 1.0 });
         let rows: Vec<_> = cases
             .iter()
             .zip(&mut seconds)
@@ -173,16 +185,18 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(inspection: &Inspection) -> Self {
+    /// `dense` is what became of a byte of those that every token uses.
+    fn new(inspection: &Inspection, dense: f64) -> Self {
         let bytes = |wanted: fn(Part) -> bool| {
             let parts = inspection.parts.iter().filter(|size| wanted(size.part));
             parts.map(|size| size.bytes as f64).sum::<f64>()
         };
         Self {
-            always: bytes(|part| {
-                use Part::{Attention, DenseMlp, Head, Norms, Router, SharedExperts};
-                matches!(part, Attention | DenseMlp | SharedExperts | Router | Norms | Head)
-            }),
+            always: dense
+                * bytes(|part| {
+                    use Part::{Attention, DenseMlp, Head, Norms, Router, SharedExperts};
+                    matches!(part, Attention | DenseMlp | SharedExperts | Router | Norms | Head)
+                }),
             experts: bytes(|part| part == Part::RoutedExperts),
             share: inspection.experts_per_token as f64 / (inspection.routed_experts as f64).max(1.0),
         }

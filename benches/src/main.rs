@@ -117,7 +117,8 @@ async fn run(command: &Command) -> Result<ExitCode> {
 async fn measure(mode: &impl Mode) -> Result<ExitCode> {
     let args = mode.bench();
     let bench = Bench::connect(args).await?;
-    let findings = mode.run(&bench).await?;
+    let mut findings = mode.run(&bench).await?;
+    findings.expect_pieces();
     let model = &bench.template.model;
     let report = Report {
         tool: concat!("kimi-bench ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -117,6 +117,22 @@ impl Findings {
         }
     }
 
+    /// Warns when many tokens brought nothing, so that the time between pieces is not that between tokens.
+    pub(crate) fn expect_pieces(&mut self) {
+        const SHARE: f64 = 0.9;
+        let points = || self.sections.iter().flat_map(|section| &section.points);
+        let [pieces, tokens] = [
+            points().map(|point| point.pieces).sum::<u64>(),
+            points().map(|point| point.output_tokens).sum::<u64>(),
+        ];
+        if (pieces as f64) < SHARE * tokens as f64 {
+            self.warnings.push(format!(
+                "{tokens} tokens came in {pieces} pieces, so ITL is not the time of a token; a model that is made to go on \
+                 behind its end writes markers nobody sees: try --min-tokens instead of --ignore-eos"
+            ));
+        }
+    }
+
     /// Warns when requests were sent late.
     pub(crate) fn expect_punctuality(&mut self) {
         const LATE_MS: f64 = 20.0;

@@ -35,6 +35,9 @@ pub(crate) struct Point {
     pub(crate) seconds: f64,
     pub(crate) prompt_tokens: u64,
     pub(crate) output_tokens: u64,
+    /// Pieces in which the output came.
+    #[serde(default)]
+    pub(crate) pieces: u64,
     /// Prompt tokens found in a cache; `None` when the server does not say.
     pub(crate) cached_tokens: Option<u64>,
     pub(crate) requests_per_second: f64,
@@ -87,6 +90,7 @@ impl Point {
             seconds,
             prompt_tokens,
             output_tokens,
+            pieces: answers.iter().map(|answer| answer.pieces.len() as u64).sum(),
             cached_tokens: answers.iter().map(|answer| answer.usage.cached).sum(),
             requests_per_second: rate(answers.len() as f64),
             output_tokens_per_second: rate(output_tokens as f64),

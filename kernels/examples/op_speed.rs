@@ -19,8 +19,9 @@ fn main() -> Result<()> {
     let only = std::env::args().nth(1).unwrap_or_default();
     let only_rows = std::env::args().nth(2).unwrap_or_default();
     let exact = Activations::F32;
-    let formats: [(&str, MakeWeight, Activations); 4] = [
+    let formats: [(&str, MakeWeight, Activations); 5] = [
         ("bf16", bf16, exact),
+        ("int8", int8, exact),
         ("int4", int4, exact),
         ("int4 × int8", int4, Activations::Int8),
         ("fp8", fp8, exact),
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
                 turn += 1;
                 linear(&x, &weights[turn % weights.len()], activations, &out)
             })?;
-            let (bytes, operations) = (size(&weights[0]) as f64, 2.0 * (rows * HIDDEN * 2048) as f64);
+            let (bytes, operations) = (weights[0].bytes() as f64, 2.0 * (rows * HIDDEN * 2048) as f64);
             let rates =
                 format!("{:.1} GB/s {:.0} GFLOP/s", bytes / seconds / 1e9, operations / seconds / 1e9);
             print(&format!("linear {name} [2048, 7168] on {rows}"), seconds, &rates);
@@ -85,7 +86,7 @@ fn attention() -> Result<()> {
 
 fn rotation(make: MakeWeight) -> Vec<Weight> {
     let first = make(2048, HIDDEN);
-    let count = ROTATION_BYTES.div_ceil(size(&first));
+    let count = ROTATION_BYTES.div_ceil(first.bytes() as usize);
     std::iter::once(first).chain((1..count).map(|_| make(2048, HIDDEN))).collect()
 }
 
@@ -109,6 +110,10 @@ fn bf16(out_features: usize, in_features: usize) -> Weight {
     Weight { out_features, in_features, data: WeightData::Dense { dtype: DenseDtype::Bf16, bytes } }
 }
 
+fn int8(out_features: usize, in_features: usize) -> Weight {
+    bf16(out_features, in_features).to_int8().ok().flatten().expect("whole blocks")
+}
+
 fn int4(out_features: usize, in_features: usize) -> Weight {
     let packed = shared(out_features * in_features / 2, |i| (i * 31) as u8);
     let (scales, scale_dtype) = (halves(out_features * in_features / 32), DenseDtype::Bf16);
@@ -120,14 +125,6 @@ fn fp8(out_features: usize, in_features: usize) -> Weight {
     let scale_inv =
         shared(out_features.div_ceil(128) * in_features.div_ceil(128) * 4, |i| [0, 0, 0x80, 0x3f][i % 4]);
     Weight { out_features, in_features, data: WeightData::Fp8Block128 { codes, scale_inv } }
-}
-
-fn size(weight: &Weight) -> usize {
-    match &weight.data {
-        WeightData::Dense { bytes, .. } => bytes.len(),
-        WeightData::Int4Group32 { packed, scales, .. } => packed.len() + scales.len(),
-        WeightData::Fp8Block128 { codes, scale_inv } => codes.len() + scale_inv.len(),
-    }
 }
 
 /// Seconds of the best of several runs.

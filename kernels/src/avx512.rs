@@ -6,8 +6,8 @@
 #![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx512` proves")]
 
 mod accumulate;
+mod codes;
 mod dense;
-mod int4;
 
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps,
@@ -30,9 +30,19 @@ pub(crate) enum Rows<'a> {
     Bf16(&'a [u8]),
 }
 
-/// Rows of int4 codes, lowest nibble first, with a bf16 scale for each 32 columns.
+/// Bits of a code.
 #[derive(Clone, Copy)]
-pub(crate) struct Int4Rows<'a> {
+pub(crate) enum CodeWidth {
+    /// Lowest nibble first, stored as `q + 8`.
+    Four,
+    /// Those of a block's even columns, then those of its odd ones, stored as `q + 128`.
+    Eight,
+}
+
+/// Rows of codes, in blocks of 128 columns, with a bf16 scale for each 32.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeRows<'a> {
+    pub(crate) width: CodeWidth,
     pub(crate) codes: &'a [u8],
     pub(crate) scales: &'a [u8],
 }
@@ -62,20 +72,29 @@ impl Avx512 {
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
-    pub(crate) fn multiply_int4(self, x: &[&[Block]], weights: Int4Rows<'_>, out: Output<'_>) {
-        int4::multiply(self, x, weights, out);
+    pub(crate) fn multiply_codes(self, x: &[&[Block]], weights: CodeRows<'_>, out: Output<'_>) {
+        match weights.width {
+            CodeWidth::Four => codes::multiply(self, codes::Int4, x, weights, out),
+            CodeWidth::Eight => codes::multiply(self, codes::Int8, x, weights, out),
+        }
     }
 }
 
 /// From this many rows on, a tile's weights are read again by the next one and not from memory.
 const FROM_CACHE: usize = 4;
 
-/// Asks for the numbers `distance` behind the first of a row's that are read now: those of the next tile. Rows are short and
-/// lie on small pages, so the processor's own guesses come late.
+/// Bytes ahead of what is read that weights are asked for, at least: some hundred nanoseconds of a core's share of the memory.
+const AHEAD: usize = 4096;
+
+/// Asks for the bytes `distance` behind these, which the next tiles need: rows are short and lie on small pages, so the
+/// processor's own guesses come late.
 #[inline]
-fn prefetch<T>(numbers: *const T, distance: usize) {
-    // SAFETY: nothing is read; an address that does not exist is ignored.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(numbers.wrapping_add(distance).cast()) };
+fn prefetch<T>(bytes: &T, distance: usize) {
+    let first = std::ptr::from_ref(bytes).cast::<i8>().wrapping_add(distance.max(AHEAD));
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: nothing is read; an address that does not exist is ignored.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
+    }
 }
 
 #[inline]

@@ -7,6 +7,7 @@ mod cache_blocks;
 mod cpu;
 mod embedding;
 mod gated_mlp;
+mod int8_weight;
 mod latent_cache;
 mod latent_fp8;
 mod linear;
@@ -43,6 +44,14 @@ pub use rope::{RopeTable, rope_interleaved};
 pub use router::{RouterConfig, choose_experts, expert_weights};
 pub use threads::use_threads;
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
+
+/// Whether this CPU has kernels that multiply bytes: for activations of 8 bits and [`WeightData::Int8Group32`].
+pub fn multiplies_bytes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::Avx512::detect().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
 
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.
 pub mod reference {

@@ -85,9 +85,9 @@ fn in_registers(
     mut out: Output<'_>,
 ) {
     if !x.blocks.is_empty()
-        && let Some(codes) = weight.int4_blocks()
+        && let Some(codes) = weight.code_blocks()
     {
-        return avx512.multiply_int4(&x.blocks, codes.features(features), out);
+        return avx512.multiply_codes(&x.blocks, codes.features(features), out);
     }
     if let Some(bytes) = weight.bf16() {
         let row_bytes = weight.columns() * 2;

@@ -70,6 +70,19 @@ pub struct Weight {
     pub data: WeightData,
 }
 
+impl Weight {
+    /// Bytes of its numbers and scales.
+    pub fn bytes(&self) -> u64 {
+        let parts = match &self.data {
+            WeightData::Dense { bytes, .. } => [bytes.len(), 0],
+            WeightData::Int4Group32 { packed, scales, .. } => [packed.len(), scales.len()],
+            WeightData::Int8Group32 { codes, scales } => [codes.len(), scales.len()],
+            WeightData::Fp8Block128 { codes, scale_inv } => [codes.len(), scale_inv.len()],
+        };
+        parts.iter().sum::<usize>() as u64
+    }
+}
+
 /// The formats of a weight.
 #[derive(Clone, Debug)]
 pub enum WeightData {
@@ -88,6 +101,13 @@ pub enum WeightData {
         scales: SharedBytes,
         /// Format of the scales (bf16 in Moonshot's checkpoints).
         scale_dtype: DenseDtype,
+    },
+    /// Rows of whole blocks of 128 columns, in groups of 32: made by [`Weight::to_int8`], in no checkpoint.
+    Int8Group32 {
+        /// A block's codes of even columns, then those of odd ones, each stored as `q + 128`: `out * in` bytes.
+        codes: SharedBytes,
+        /// bf16 `[out, in / 32]`.
+        scales: SharedBytes,
     },
     /// e4m3 with one f32 scale for each 128×128 block; `W = q * scale_inv`.
     Fp8Block128 {

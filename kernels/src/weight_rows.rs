@@ -2,11 +2,13 @@
 
 use candle_core::{Result, bail};
 
-use crate::{Activations, DenseDtype, Weight, WeightData, vectorized::vectorized};
 #[cfg(target_arch = "x86_64")]
+use crate::avx512::{Avx512, CodeRows, CodeWidth};
 use crate::{
-    avx512::{Avx512, Int4Rows},
-    quantized_rows,
+    Activations, DenseDtype, Weight, WeightData,
+    int8_weight::int8_row,
+    quantized_rows::{COLUMNS, GROUP},
+    vectorized::vectorized,
 };
 
 /// Columns that share a scale in `Int4Group32`.
@@ -35,6 +37,10 @@ impl<'a> WeightRows<'a> {
                 expect("packed", packed.len(), rows * columns.div_ceil(8) * 4)?;
                 expect("scales", scales.len(), rows * columns.div_ceil(INT4_GROUP) * scale_dtype.size())?;
             }
+            WeightData::Int8Group32 { codes, scales } => {
+                expect("codes", codes.len(), rows * columns.next_multiple_of(COLUMNS))?;
+                expect("scales", scales.len(), rows * columns.next_multiple_of(COLUMNS) / GROUP * 2)?;
+            }
             WeightData::Fp8Block128 { codes, scale_inv } => {
                 expect("codes", codes.len(), rows * columns)?;
                 let blocks = rows.div_ceil(FP8_BLOCK) * columns.div_ceil(FP8_BLOCK);
@@ -52,12 +58,16 @@ impl<'a> WeightRows<'a> {
         self.weight.in_features
     }
 
-    /// Whether products with this weight use activations rounded like this.
+    /// Whether products with this weight use activations of 8 bits, if those of 4-bit weights are as said. Weights of 8 bits
+    /// always do: who asked for them did not ask for exactness.
     pub(crate) fn takes(self, activations: Activations) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return activations == Activations::Int8
-            && self.int4_blocks().is_some()
-            && Avx512::detect().is_some();
+        return Avx512::detect().is_some()
+            && match self.code_blocks() {
+                Some(CodeBlocks { width: CodeWidth::Eight, .. }) => true,
+                Some(_) => activations == Activations::Int8,
+                None => false,
+            };
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -71,18 +81,18 @@ impl<'a> WeightRows<'a> {
         }
     }
 
-    /// int4 rows that are whole blocks of 128 columns, with bf16 scales.
+    /// Codes of rows that are whole blocks of 128 columns, with bf16 scales.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn int4_blocks(self) -> Option<Int4Blocks<'a>> {
+    pub(crate) fn code_blocks(self) -> Option<CodeBlocks<'a>> {
         let columns = self.columns();
-        match &self.weight.data {
-            WeightData::Int4Group32 { packed, scales, scale_dtype: DenseDtype::Bf16 }
-                if columns.is_multiple_of(quantized_rows::COLUMNS) =>
-            {
-                Some(Int4Blocks { codes: packed, scales, columns })
+        let (width, codes, scales) = match &self.weight.data {
+            WeightData::Int4Group32 { packed, scales, scale_dtype: DenseDtype::Bf16 } => {
+                (CodeWidth::Four, packed, scales)
             }
-            _ => None,
-        }
+            WeightData::Int8Group32 { codes, scales } => (CodeWidth::Eight, codes, scales),
+            _ => return None,
+        };
+        columns.is_multiple_of(COLUMNS).then_some(CodeBlocks { width, codes, scales, columns })
     }
 
     /// Writes row `row` to `out[..columns]`.
@@ -100,6 +110,11 @@ impl<'a> WeightRows<'a> {
                 let codes = &packed[row * row_bytes..][..row_bytes];
                 int4_row(codes, &scales[row * scale_bytes..][..scale_bytes], *scale_dtype, out);
             }
+            WeightData::Int8Group32 { codes, scales } => {
+                let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
+                let blocks = columns / COLUMNS;
+                int8_row(&codes[row * blocks..][..blocks], &scales[row * blocks..][..blocks], out);
+            }
             WeightData::Fp8Block128 { codes, scale_inv } => {
                 let blocks = columns.div_ceil(FP8_BLOCK);
                 let scales = &scale_inv[row / FP8_BLOCK * blocks * 4..][..blocks * 4];
@@ -109,21 +124,27 @@ impl<'a> WeightRows<'a> {
     }
 }
 
-/// The bytes of all rows of an int4 weight.
+/// The bytes of all rows of a weight of codes.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(crate) struct Int4Blocks<'a> {
+pub(crate) struct CodeBlocks<'a> {
+    width: CodeWidth,
     codes: &'a [u8],
     scales: &'a [u8],
     columns: usize,
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<'a> Int4Blocks<'a> {
+impl<'a> CodeBlocks<'a> {
     /// Some of the rows.
-    pub(crate) fn features(self, range: std::ops::Range<usize>) -> Int4Rows<'a> {
-        let (codes, scales) = (self.columns / 2, self.columns / INT4_GROUP * 2);
-        Int4Rows {
+    pub(crate) fn features(self, range: std::ops::Range<usize>) -> CodeRows<'a> {
+        let codes = match self.width {
+            CodeWidth::Four => self.columns / 2,
+            CodeWidth::Eight => self.columns,
+        };
+        let scales = self.columns / GROUP * 2;
+        CodeRows {
+            width: self.width,
             codes: &self.codes[range.start * codes..range.end * codes],
             scales: &self.scales[range.start * scales..range.end * scales],
         }

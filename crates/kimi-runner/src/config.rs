@@ -24,4 +24,6 @@ pub struct RunnerConfig {
     pub disk: Option<DiskTierConfig>,
     /// How exactly activations meet 4-bit weights.
     pub activations: Activations,
+    /// Whether weights that every token uses are kept in 8 bits, in memory of their own.
+    pub dense_int8: bool,
 }

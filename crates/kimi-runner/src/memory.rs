@@ -29,6 +29,8 @@ pub(crate) fn step_bytes(config: &ModelConfig, rows: usize, sequences: usize) ->
 pub struct MemoryTable {
     /// Bytes of the weights, which are mapped files: the system may drop and read them again.
     pub weights: u64,
+    /// Bytes of weights that were made of them; 0 if none were.
+    pub int8: u64,
     /// Bytes a step may take.
     pub step: u64,
     /// Bytes that were free when the cache was sized.
@@ -54,6 +56,9 @@ impl fmt::Display for MemoryTable {
         let tokens = self.block_count * self.block_size;
         let context = self.max_context.min(tokens);
         row("weights", self.weights, "mapped files")?;
+        if self.int8 > 0 {
+            row("int8", self.int8, "weights that every token uses, in memory")?;
+        }
         row("step", self.step, "at most, for activations and logits")?;
         row(
             "cache",
@@ -97,6 +102,7 @@ mod tests {
     fn the_table_says_what_fits() {
         let table = MemoryTable {
             weights: 595 << 30,
+            int8: 11 << 30,
             step: 300 << 20,
             available: 64 << 30,
             block_count: 1000,
@@ -110,6 +116,7 @@ mod tests {
             )),
         };
         let expected = "  weights    595.0 GiB  mapped files
+  int8        11.0 GiB  weights that every token uses, in memory
   step       300.0 MiB  at most, for activations and logits
   cache      610.6 MiB  16000 tokens in 1000 blocks, 40016 bytes a token (fp8)
   free        64.0 GiB  before step and cache

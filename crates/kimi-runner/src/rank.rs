@@ -29,7 +29,8 @@ impl Rank {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, RankFacts), StartError> {
         let options = ModelOptions { activations: config.activations, ..ModelOptions::default() };
-        let model = KimiModel::load(checkpoint, progress)?.with_options(options);
+        let mut model = KimiModel::load(checkpoint, progress)?.with_options(options);
+        let int8 = if config.dense_int8 { model.dense_to_int8(progress)? } else { 0 };
         let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype, .. } = config;
         let bytes_per_block = (KvPool::bytes_per_token(model.config(), cache_dtype) * block_size) as u64;
         let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
@@ -44,6 +45,7 @@ impl Rank {
         let (disk, tier) = disk.transpose()?.unzip();
         let memory = MemoryTable {
             weights: checkpoint.total_bytes(),
+            int8,
             step,
             available,
             block_count,
@@ -110,7 +112,8 @@ fn unknown(id: SequenceId) -> RunnerError {
 fn cache_identity(checkpoint: &Checkpoint, config: &RunnerConfig) -> Result<[u8; 32], ModelError> {
     let mut hash = Sha256::new_with_prefix(checkpoint.identity()?);
     let (dtype, activations, block_size) = (config.cache_dtype.name(), config.activations, config.block_size);
-    hash.update(format!("{dtype} {activations:?} {block_size} {}", env!("CARGO_PKG_VERSION")));
+    let int8 = config.dense_int8;
+    hash.update(format!("{dtype} {activations:?} {int8} {block_size} {}", env!("CARGO_PKG_VERSION")));
     Ok(hash.finalize().into())
 }
 

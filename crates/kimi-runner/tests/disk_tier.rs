@@ -26,6 +26,7 @@ fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, Engine
         kv_memory: KvMemory::Bytes(64 << 20),
         cache_dtype,
         activations: Activations::F32,
+        dense_int8: false,
         disk: disk.map(|path| DiskTierConfig { directory: path.to_owned(), max_bytes: 1 << 20 }),
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint), |_, _| {}).unwrap();

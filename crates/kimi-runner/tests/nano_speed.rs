@@ -63,6 +63,7 @@ fn engine(
         max_batch_tokens: 4096,
         disk: None,
         activations: Activations::F32,
+        dense_int8: false,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {

@@ -56,6 +56,7 @@ fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread)
         max_batch_tokens: 4096,
         disk: None,
         activations: Activations::F32,
+        dense_int8: false,
     };
     let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
     assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");

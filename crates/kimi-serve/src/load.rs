@@ -13,10 +13,10 @@ use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig, Spe
 use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
 use kimi_runner::{Activations, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use tokio::runtime::Runtime;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
-    args::{AnswerArgs, EngineArgs, ModelArgs, Switch},
+    args::{AnswerArgs, Dense, EngineArgs, ModelArgs, Switch},
     config, nano,
     progress::Progress,
 };
@@ -100,6 +100,12 @@ pub(crate) fn load(
     disk: Option<DiskTierConfig>,
     report: impl Fn(&str, u64, u64) + Send + Sync + 'static,
 ) -> Result<Loaded> {
+    if let Some(threads) = engine.threads {
+        kimi_k2::use_threads(threads.get());
+    }
+    if engine.dense == Dense::Int8 && !kimi_k2::multiplies_bytes() {
+        warn!("--dense int8 gains nothing on this CPU, which has no AVX-512 VNNI: leave it out");
+    }
     let (name, files) = resolve(model, &report)?;
     let vocabulary = Arc::new(vocabulary(&files)?);
     let markers = Markers::resolve(&vocabulary)?;
@@ -124,6 +130,7 @@ pub(crate) fn load(
             cache_dtype: config::cache_dtype(engine.kv_dtype),
             disk,
             activations: if engine.exact { Activations::F32 } else { Activations::Int8 },
+            dense_int8: engine.dense == Dense::Int8,
         },
         checkpoint,
         move |done, total| report(&phase, done, total),

@@ -124,7 +124,7 @@ macro_rules! format {
                         let block = unsafe { rows[f].get_unchecked(step) };
                         w[f] = $load(block);
                         if R < FROM_CACHE {
-                            prefetch(block.as_ptr(), F * weights[f].len());
+                            prefetch(block, F * size_of_val(weights[f]));
                         }
                     }
                     for r in 0..R {

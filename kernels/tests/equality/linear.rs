@@ -1,7 +1,7 @@
 //! Linear layers and the embedding, in every weight format.
 
 use candle_core::{Device, Tensor};
-use kimi_kernels::{Activations, DenseDtype, Weight, embed, linear, reference};
+use kimi_kernels::{Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bytes, reference};
 
 use super::harness::{Random, assert_close, numbers, unwritten};
 
@@ -13,14 +13,6 @@ fn formats(random: &mut Random, out_features: usize, in_features: usize) -> Vec<
         ("int4", random.int4(out_features, in_features)),
         ("fp8", random.fp8(out_features, in_features)),
     ]
-}
-
-/// Whether this CPU has the kernels for AVX-512.
-fn multiplies_bytes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 #[test]
@@ -69,6 +61,36 @@ fn int8_activations_equal_their_reference() {
             let x = if multiplies_bytes() { rounded } else { x };
             assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-3);
         }
+    }
+}
+
+#[test]
+fn int8_weights_equal_their_reference() {
+    let mut random = Random::new(8);
+    for (out_features, in_features) in [(1, 128), (5, 256), (67, 1536), (700, 640)] {
+        let stored = random.dense(DenseDtype::Bf16, out_features, in_features);
+        let weight = stored.to_int8().unwrap().unwrap();
+        assert_rounded(&stored, &weight);
+        for rows in [1, 3, 8, 33] {
+            let x = random.tensor(&[rows, in_features]);
+            let out = unwritten(&[rows, out_features]);
+            linear(&x, &weight, Activations::F32, &out).unwrap();
+            let rounded = reference::round_to_int8(&x).unwrap();
+            let x = if multiplies_bytes() { rounded } else { x };
+            let what = format!("int8 [{out_features}, {in_features}] on {rows} rows");
+            assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-3);
+        }
+    }
+    assert!(random.dense(DenseDtype::Bf16, 3, 130).to_int8().unwrap().is_none(), "blocks that end early");
+}
+
+/// Each number within half a step of its group's largest over 127, and a little for the rounded scale.
+fn assert_rounded(stored: &Weight, weight: &Weight) {
+    let [exact, rounded] = [stored, weight].map(|weight| numbers(&dequantize(weight).unwrap()));
+    for (exact, rounded) in exact.chunks(32).zip(rounded.chunks(32)) {
+        let largest = exact.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+        let bound = largest * (0.5 / 127.0 + 1.0 / 256.0);
+        assert!(exact.iter().zip(rounded).all(|(a, b)| (a - b).abs() <= bound), "{exact:?} {rounded:?}");
     }
 }
 

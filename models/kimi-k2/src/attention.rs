@@ -98,6 +98,13 @@ impl Queries {
         })
     }
 
+    fn to_int8(&mut self) -> candle_core::Result<u64> {
+        match self {
+            Self::Direct(linear) => linear.to_int8(),
+            Self::LowRank { a, b, .. } => Ok(a.to_int8()? + b.to_int8()?),
+        }
+    }
+
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Direct(linear) => linear.forward(x),
@@ -128,6 +135,12 @@ impl Attention {
             output: Linear::load(checkpoint, &name(names::O_PROJ), hidden, shape.heads * shape.value)?,
             shape,
         })
+    }
+
+    /// Keeps its projections in 8 bits, but for the one of latents to keys and values, which is used row by row. Returns their
+    /// bytes.
+    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+        Ok(self.queries.to_int8()? + self.kv_a.to_int8()? + self.output.to_int8()?)
     }
 
     /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it.

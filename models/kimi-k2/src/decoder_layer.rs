@@ -48,6 +48,15 @@ impl DecoderLayer {
         })
     }
 
+    /// Keeps what every token uses in 8 bits. Returns the bytes.
+    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+        let feed_forward = match &mut self.feed_forward {
+            FeedForward::Dense(mlp) => mlp.to_int8()?,
+            FeedForward::Experts(experts) => experts.to_int8()?,
+        };
+        Ok(self.attention.to_int8()? + feed_forward)
+    }
+
     /// Updates the hidden state `x`, f32 `[rows, hidden]`, in place.
     pub(crate) fn forward(
         &self,

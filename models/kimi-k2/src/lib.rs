@@ -23,7 +23,7 @@ pub use batch::{Batch, SequenceSpan, UNIFORM_ROWS};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, Part, PartSize, inspect};
-pub use kimi_kernels::Activations;
+pub use kimi_kernels::{Activations, multiplies_bytes, use_threads};
 pub use kv_pool::{CacheDtype, KvPool};
 pub use model::{KimiModel, ModelOptions};
 pub use model_error::ModelError;

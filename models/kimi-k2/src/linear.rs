@@ -21,6 +21,13 @@ impl Linear {
         Ok(Self { weight: checkpoint.linear(module, out_features, in_features)? })
     }
 
+    /// Keeps the weight in 8 bits from now on, in memory of its own, if its rows are whole blocks. Returns the bytes.
+    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+        let Some(weight) = self.weight.to_int8()? else { return Ok(0) };
+        self.weight = weight;
+        Ok(self.weight.bytes())
+    }
+
     /// For ops that multiply in their own way.
     pub(crate) fn weight(&self) -> &Weight {
         &self.weight

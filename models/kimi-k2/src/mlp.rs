@@ -28,6 +28,11 @@ impl Mlp {
         })
     }
 
+    /// Keeps its weights in 8 bits. Returns their bytes.
+    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+        Ok(self.gate.to_int8()? + self.up.to_int8()? + self.down.to_int8()?)
+    }
+
     /// The block with the tokens that go through it, and what it counts for each.
     pub(crate) fn with<'a>(&'a self, rows: &'a [u32], shares: &'a [f32]) -> GatedMlp<'a> {
         GatedMlp { gate: self.gate.weight(), up: self.up.weight(), down: self.down.weight(), rows, shares }

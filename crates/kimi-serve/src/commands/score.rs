@@ -24,11 +24,14 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         progress.set(done, total);
     })?;
     let checkpoint = Checkpoint::open(files)?;
-    let model = KimiModel::load(&checkpoint, &mut |done, total| progress.set(done, total))?;
+    let mut model = KimiModel::load(&checkpoint, &mut |done, total| progress.set(done, total))?;
+    if args.dtype == Arithmetic::DenseInt8 {
+        model.dense_to_int8(&mut |done, total| progress.set(done, total))?;
+    }
     drop(progress);
     let activations = match args.dtype {
         Arithmetic::F32 => Activations::F32,
-        Arithmetic::Int8 => Activations::Int8,
+        Arithmetic::Int8 | Arithmetic::DenseInt8 => Activations::Int8,
     };
     let model = model.with_options(ModelOptions { activations, ..ModelOptions::default() });
 

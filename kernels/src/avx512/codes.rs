@@ -1,28 +1,90 @@
-//! int4 weights with activations of 8 bits: integer dot products of each group, scaled and summed in f32.
+//! Weights of 4 or 8 bits with activations of 8 bits: integer dot products of each group, scaled and summed in f32.
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
     _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_permutexvar_epi16, _mm512_mul_ps, _mm512_set1_epi8,
-    _mm512_set1_epi64, _mm512_setzero_ps, _mm512_srli_epi16,
+    _mm512_set1_epi64, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
 };
 
-use super::{Avx512, FROM_CACHE, Int4Rows, fold_all, load_bytes, load_f32, prefetch};
+use super::{Avx512, CodeRows, FROM_CACHE, fold_all, load_bytes, load_f32, prefetch};
 use crate::{
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
 };
 
-/// Bytes of a block's codes.
-const CODES: usize = COLUMNS / 2;
 /// Bytes of a block's scales.
 const SCALES: usize = COLUMNS / GROUP * 2;
 /// Features that are multiplied with all rows before the next ones: their codes stay in the second-level cache.
 const FEATURES: usize = 32;
 
-/// See [`Avx512::multiply_int4`]. Rows of whole blocks only.
-pub(super) fn multiply(proof: Avx512, x: &[&[Block]], weights: Int4Rows<'_>, mut out: Output<'_>) {
+/// How a block's codes lie.
+pub(super) trait Codes: Copy {
+    /// All of them: bytes.
+    type Packed: Copy;
+
+    /// Those of the even columns and of the odd ones, a byte each.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F and BW.
+    unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i);
+
+    /// What to add to the products to take away what codes are stored with on top, given that of 4 bits: -8 times the sum of the
+    /// activations.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F.
+    unsafe fn correction(of_int4: __m512i) -> __m512i;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Int4;
+
+#[derive(Clone, Copy)]
+pub(super) struct Int8;
+
+impl Codes for Int4 {
+    type Packed = [u8; COLUMNS / 2];
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i) {
+        let (packed, low) = (load_bytes(packed), _mm512_set1_epi8(15));
+        (_mm512_and_si512(packed, low), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), low))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn correction(of_int4: __m512i) -> __m512i {
+        of_int4
+    }
+}
+
+impl Codes for Int8 {
+    type Packed = [[u8; COLUMNS / 2]; 2];
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn unpack([even, odd]: &Self::Packed) -> (__m512i, __m512i) {
+        (load_bytes(even), load_bytes(odd))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn correction(of_int4: __m512i) -> __m512i {
+        _mm512_slli_epi32::<4>(of_int4)
+    }
+}
+
+/// See [`Avx512::multiply_codes`]. Rows of whole blocks only.
+pub(super) fn multiply<K: Codes>(
+    proof: Avx512,
+    _: K,
+    x: &[&[Block]],
+    weights: CodeRows<'_>,
+    mut out: Output<'_>,
+) {
     let (features, row_blocks) = (out.features(), x[0].len());
-    let (codes, scales) = (weights.codes.as_chunks().0, weights.scales.as_chunks().0);
+    let (codes, scales) = (packed::<K>(weights.codes), weights.scales.as_chunks().0);
     for first in (0..features).step_by(FEATURES) {
         let some = first..features.min(first + FEATURES);
         let blocks = some.start * row_blocks..some.end * row_blocks;
@@ -31,24 +93,31 @@ pub(super) fn multiply(proof: Avx512, x: &[&[Block]], weights: Int4Rows<'_>, mut
         let mut row = 0;
         while row < x.len() {
             row += match x.len() - row {
-                6.. => some_rows::<6, 2>(proof, x, row, weights, &mut out),
-                4..6 => some_rows::<4, 2>(proof, x, row, weights, &mut out),
-                2..4 => some_rows::<2, 4>(proof, x, row, weights, &mut out),
-                _ => some_rows::<1, 4>(proof, x, row, weights, &mut out),
+                6.. => some_rows::<K, 6, 2>(proof, x, row, weights, &mut out),
+                4..6 => some_rows::<K, 4, 2>(proof, x, row, weights, &mut out),
+                2..4 => some_rows::<K, 2, 4>(proof, x, row, weights, &mut out),
+                _ => some_rows::<K, 1, 4>(proof, x, row, weights, &mut out),
             };
         }
     }
 }
 
+/// Codes as blocks of columns.
+fn packed<K: Codes>(codes: &[u8]) -> &[K::Packed] {
+    let count = codes.len() / size_of::<K::Packed>();
+    // SAFETY: packed codes are arrays of bytes, and so many of them lie in the slice.
+    unsafe { std::slice::from_raw_parts(codes.as_ptr().cast(), count) }
+}
+
 /// Codes and scales of blocks of columns, feature by feature.
-type Blocks<'a> = (&'a [[u8; CODES]], &'a [[u8; SCALES]]);
+type Blocks<'a, K> = (&'a [<K as Codes>::Packed], &'a [[u8; SCALES]]);
 
 /// `R` rows from `first` with up to [`FEATURES`] features, `F` at a time. Returns `R`.
-fn some_rows<const R: usize, const F: usize>(
+fn some_rows<K: Codes, const R: usize, const F: usize>(
     proof: Avx512,
     all: &[&[Block]],
     first: usize,
-    weights: Blocks<'_>,
+    weights: Blocks<'_, K>,
     out: &mut Output<'_>,
 ) -> usize {
     let row_blocks = all[0].len();
@@ -60,51 +129,55 @@ fn some_rows<const R: usize, const F: usize>(
     let features = out.features();
     for feature in (0..features / F * F).step_by(F) {
         let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-        out.put((first, feature), &some_features::<R, F>(proof, x, weights));
+        out.put((first, feature), &some_features::<K, R, F>(proof, x, weights));
     }
     for feature in features / F * F..features {
-        out.put((first, feature), &some_features::<R, 1>(proof, x, [weights(feature)]));
+        out.put((first, feature), &some_features::<K, R, 1>(proof, x, [weights(feature)]));
     }
     R
 }
 
-fn some_features<const R: usize, const F: usize>(
+fn some_features<K: Codes, const R: usize, const F: usize>(
     _: Avx512,
     x: [&[Block]; R],
-    weights: [Blocks<'_>; F],
+    weights: [Blocks<'_, K>; F],
 ) -> [[f32; R]; F] {
     // SAFETY: the caller proved the CPU's features.
-    unsafe { tile(x, weights) }
+    unsafe { tile::<K, R, F>(x, weights) }
 }
 
 /// `tile[f][r] = x[r] · weights[f]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile<const R: usize, const F: usize>(x: [&[Block]; R], weights: [Blocks<'_>; F]) -> [[f32; R]; F] {
+fn tile<K: Codes, const R: usize, const F: usize>(
+    x: [&[Block]; R],
+    weights: [Blocks<'_, K>; F],
+) -> [[f32; R]; F] {
     let blocks = x[0].len();
     assert!(x.iter().all(|x| x.len() == blocks));
     assert!(weights.iter().all(|(codes, scales)| codes.len() == blocks && scales.len() == blocks));
     let mut sums = [[_mm512_setzero_ps(); R]; F];
-    let low = _mm512_set1_epi8(15);
     for block in 0..blocks {
-        let mut even = [low; F];
-        let mut odd = [low; F];
+        let mut even = [_mm512_setzero_si512(); F];
+        let mut odd = [_mm512_setzero_si512(); F];
         let mut scale = [_mm512_setzero_ps(); F];
         for f in 0..F {
             // SAFETY, here and below: the assertions above.
             let (packed, scales) =
                 unsafe { (weights[f].0.get_unchecked(block), weights[f].1.get_unchecked(block)) };
             if R < FROM_CACHE {
-                prefetch(packed.as_ptr(), F * blocks * CODES);
+                prefetch(packed, F * blocks * size_of::<K::Packed>());
+                if block % 8 == 0 {
+                    prefetch(scales, F * blocks * SCALES);
+                }
             }
-            let packed = load_bytes(packed);
-            even[f] = _mm512_and_si512(packed, low);
-            odd[f] = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), low);
+            (even[f], odd[f]) = unsafe { K::unpack(packed) };
             scale[f] = spread(*scales);
         }
         for r in 0..R {
             let x = unsafe { x[r].get_unchecked(block) };
             let (x_even, x_odd) = (load_codes(&x.even), load_codes(&x.odd));
-            let (correction, x_scale) = (load_i32(&x.correction), load_f32(&x.scales));
+            let correction = unsafe { K::correction(load_i32(&x.correction)) };
+            let x_scale = load_f32(&x.scales);
             for f in 0..F {
                 let dot = _mm512_dpbusd_epi32(correction, even[f], x_even);
                 let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(dot, odd[f], x_odd));
