@@ -81,6 +81,8 @@ pub struct CompletionRequest {
 
 impl CompletionRequest {
     /// The keys that a chat request has, too, as a chat request without messages.
+    ///
+    /// Both types spell them out: `serde(flatten)` would lose the path of a mistake and the count of unknown keys.
     pub fn shared(&self) -> ChatCompletionRequest {
         let alternatives = self.logprobs;
         ChatCompletionRequest {

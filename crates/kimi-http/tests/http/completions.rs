@@ -7,13 +7,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, Setup, VOCABULARY, chunks, saying, tokens};
+use crate::harness::{Server, Setup, VOCABULARY, chunks, extended, saying, tokens};
 
 fn prompt(prompt: impl Into<Value>, extra: Value) -> Value {
-    let mut body = json!({"model": "kimi-k2.6", "prompt": prompt.into()});
-    let Value::Object(extra) = extra else { panic!("an object") };
-    body.as_object_mut().unwrap().extend(extra);
-    body
+    extended(json!({"model": "kimi-k2.6", "prompt": prompt.into()}), extra)
 }
 
 async fn complete(server: &Server, body: &Value) -> (u16, Value) {

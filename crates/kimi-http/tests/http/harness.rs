@@ -105,6 +105,13 @@ impl Setup {
 
     /// A server that is ready.
     pub(crate) async fn serve(self) -> Server {
+        let server = self.load().await;
+        server.app.ready(server.service());
+        server
+    }
+
+    /// A server whose model is still loading.
+    pub(crate) async fn load(self) -> Server {
         let scheduler = SchedulerConfig {
             block_size: 16,
             block_count: 2 * self.max_context / 16,
@@ -115,9 +122,7 @@ impl Setup {
         };
         let engine_config = EngineConfig { scheduler, max_waiting: self.max_waiting };
         let (engine, _thread) = kimi_engine::start(engine_config, Box::new(self.runner));
-        let server = Server::loading(self.config, self.grace, engine).await;
-        server.app.ready(server.service());
-        server
+        Server::loading(self.config, self.grace, engine).await
     }
 }
 
@@ -131,8 +136,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server whose model is still loading.
-    pub(crate) async fn loading(config: AppConfig, grace: Duration, engine: EngineHandle) -> Self {
+    async fn loading(config: AppConfig, grace: Duration, engine: EngineHandle) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound listener"));
         let app = App::new(config);
@@ -230,7 +234,11 @@ pub(crate) fn hello() -> Value {
 
 /// [`hello`] with more keys.
 pub(crate) fn hello_with(extra: Value) -> Value {
-    let mut body = hello();
+    extended(hello(), extra)
+}
+
+/// `body` with the keys of `extra`.
+pub(crate) fn extended(mut body: Value, extra: Value) -> Value {
     let Value::Object(extra) = extra else { panic!("an object") };
     body.as_object_mut().expect("an object").extend(extra);
     body

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::dialects::{events, listening, streamed_is_whole};
-use crate::harness::{Server, Setup, hello_with, read, saying};
+use crate::harness::{Server, Setup, extended, hello_with, read, saying};
 
 const PATH: &str = "/v1/messages";
 const CALL: &str = "look</think>I will.<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0\
@@ -18,10 +18,7 @@ fn hello() -> Value {
 }
 
 fn with(extra: Value) -> Value {
-    let mut body = hello();
-    let Value::Object(extra) = extra else { panic!("an object") };
-    body.as_object_mut().unwrap().extend(extra);
-    body
+    extended(hello(), extra)
 }
 
 fn tools() -> Value {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jsonschema::Validator;
-use kimi_engine::{EngineConfig, SchedulerConfig};
 use serde_json::{Value, json};
 
 use crate::dialects::events;
@@ -263,17 +262,7 @@ async fn files(server: &Server, api: &mut Description) {
 
 #[tokio::test]
 async fn a_server_that_is_not_ready_says_so_as_described() {
-    let scheduler = SchedulerConfig {
-        block_size: 16,
-        block_count: 64,
-        max_batch_tokens: 64,
-        max_sequences: 4,
-        max_context: 1024,
-        speculation: None,
-    };
-    let runner = Box::new(saying("ok"));
-    let (engine, _thread) = kimi_engine::start(EngineConfig { scheduler, max_waiting: 4 }, runner);
-    let server = Server::loading(crate::harness::config(), std::time::Duration::from_secs(1), engine).await;
+    let server = Setup::new(saying("ok")).load().await;
     let mut api = Description::of(&server).await;
     api.get(&server, "/health", "/health", 503).await;
     api.get(&server, "/load", "/load", 503).await;

@@ -1,13 +1,11 @@
 //! Health, models, keys, unknown routes, metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use kimi_engine::{EngineConfig, SchedulerConfig};
 use kimi_http::{ApiKeys, LoadProgress};
 use serde_json::json;
 
-use crate::harness::{Server, Setup, config, hello, read, saying};
+use crate::harness::{Server, Setup, hello, read, saying};
 
 fn ok() -> Setup {
     Setup::new(saying("</think>ok<|im_end|>"))
@@ -15,17 +13,7 @@ fn ok() -> Setup {
 
 #[tokio::test]
 async fn the_listener_is_open_before_the_model_is_loaded() {
-    let scheduler = SchedulerConfig {
-        block_size: 16,
-        block_count: 64,
-        max_batch_tokens: 64,
-        max_sequences: 4,
-        max_context: 1024,
-        speculation: None,
-    };
-    let runner = saying("</think>ok<|im_end|>");
-    let (engine, _thread) = kimi_engine::start(EngineConfig { scheduler, max_waiting: 4 }, Box::new(runner));
-    let server = Server::loading(config(), Duration::from_secs(1), engine).await;
+    let server = ok().load().await;
     let (status, body) = server.get_json("/health").await;
     assert_eq!((status, &body["status"], &body["progress"]), (503, &json!("loading"), &json!(null)));
 

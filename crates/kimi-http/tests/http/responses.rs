@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::dialects::{events, listening, streamed_is_whole};
-use crate::harness::{Setup, VOCABULARY, hello_with, saying};
+use crate::harness::{Setup, VOCABULARY, extended, hello_with, saying};
 
 const PATH: &str = "/v1/responses";
 const CALL: &str = "look</think>OK<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0\
@@ -16,10 +16,7 @@ fn hello() -> Value {
 }
 
 fn with(extra: Value) -> Value {
-    let mut body = hello();
-    let Value::Object(extra) = extra else { panic!("an object") };
-    body.as_object_mut().unwrap().extend(extra);
-    body
+    extended(hello(), extra)
 }
 
 fn tool() -> Value {
