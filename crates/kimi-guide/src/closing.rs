@@ -8,6 +8,7 @@ use kimi_engine::GuideError;
 use kimi_tokens::TokenId;
 use llguidance::Matcher;
 
+use crate::error::headline;
 use crate::json_scanner::JsonScanner;
 use crate::vocabulary::GuideVocabulary;
 
@@ -111,6 +112,5 @@ fn order(scanner: Option<JsonScanner>, seed: u64, used: &[u16; 256]) -> Vec<u8> 
 }
 
 pub(crate) fn broken(error: impl std::fmt::Display) -> GuideError {
-    // The engine's text goes on with its state on further lines.
-    GuideError(error.to_string().lines().next().unwrap_or_default().to_owned())
+    GuideError(headline(&error.to_string()).to_owned())
 }

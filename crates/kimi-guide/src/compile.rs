@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cache::GrammarCache;
 use crate::closing::completion;
+use crate::error::{GAVE_UP, headline};
 use crate::json_scanner::JsonScanner;
 use crate::vocabulary::GuideVocabulary;
 use crate::{AnswerFormat, AnswerPlan, CompileError, CutFlag, Grammar, GuidedAnswer, schema};
@@ -171,7 +172,7 @@ fn apart<T: Send + 'static>(
     let work = move || {
         let outcome = catch_unwind(AssertUnwindSafe(work));
         // Nobody may be waiting any more.
-        let _ = sender.send(outcome.unwrap_or_else(|_| Err(refused("the grammar engine gave up on it"))));
+        let _ = sender.send(outcome.unwrap_or_else(|_| Err(refused(GAVE_UP))));
     };
     let thread = std::thread::Builder::new().name("compile-format".into()).stack_size(STACK_BYTES);
     thread.spawn(work).map_err(|error| refused(&format!("no thread to compile it: {error}")))?;
@@ -212,9 +213,8 @@ fn shortest(
 
 /// The engine's first line and the line that names the error; the rest is its own state.
 fn refused(message: &str) -> CompileError {
-    let mut lines = message.lines();
-    let mut text: String = lines.next().unwrap_or_default().chars().take(200).collect();
-    if let Some(cause) = lines.find(|line| line.trim_start().starts_with("error: ")) {
+    let mut text: String = headline(message).chars().take(200).collect();
+    if let Some(cause) = message.lines().skip(1).find(|line| line.trim_start().starts_with("error: ")) {
         text.push(' ');
         text.extend(cause.trim().chars().take(100));
     }
@@ -233,8 +233,10 @@ mod tests {
 
     #[test]
     fn a_panic_or_endless_work_is_a_refusal() {
-        let panicked = apart::<()>(PATIENCE, || panic!("state of the engine"));
-        assert_eq!(panicked, Err(CompileError::Refused("the grammar engine gave up on it".into())));
+        let gave_up = CompileError::Refused(GAVE_UP.to_owned());
+        assert_eq!(apart::<()>(PATIENCE, || panic!("state of the engine")), Err(gave_up.clone()));
+        // The engine catches some of its panics itself.
+        assert_eq!(refused("panic: index out of bounds\n<backtrace>\n  0: std::"), gave_up);
         let (stop, stopped) = mpsc::channel::<()>();
         let endless = apart(Duration::from_millis(10), move || Ok(stopped.recv().is_ok()));
         assert_eq!(endless, Err(CompileError::TooSlow(0)));

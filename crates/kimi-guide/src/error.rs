@@ -36,3 +36,13 @@ pub enum CompileError {
     #[error("it is too complex: compiling it took longer than {0} seconds")]
     TooSlow(u64),
 }
+
+/// What the engine says when it panics, in words for people.
+pub(crate) const GAVE_UP: &str = "the grammar engine gave up on it";
+
+/// The first line of what the engine says; the rest is its own state. It catches its own panics and reports them as errors,
+/// but what they say is for its authors.
+pub(crate) fn headline(message: &str) -> &str {
+    let line = message.lines().next().unwrap_or_default();
+    if line.starts_with("panic: ") { GAVE_UP } else { line }
+}
