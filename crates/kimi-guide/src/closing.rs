@@ -28,17 +28,19 @@ const STRING: &[u8] = b"\"abcdefghijklmnopqrstuvwxyz0123456789";
 const LOST: &[u8] = b"\"@.:-/T+_ ,0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSUVWXYZ";
 
 /// Tokens that complete the text; empty when it is complete. More than `max_tokens` when that is the best that was found,
-/// `None` when nothing was. The matcher is left as it was.
+/// `None` when nothing was. A walk is given up after `stray` bytes of one string, or of a text that is not JSON. The matcher
+/// is left as it was.
 pub(crate) fn completion(
     matcher: &mut Matcher,
     scanner: Option<JsonScanner>,
     vocabulary: &GuideVocabulary,
     max_tokens: usize,
+    stray: usize,
 ) -> Result<Option<Vec<TokenId>>, GuideError> {
     let max_bytes = (max_tokens.saturating_mul(8) + 256).min(MAX_BYTES);
     let mut best: Option<Vec<TokenId>> = None;
     for seed in 0..WALKS {
-        let Some(bytes) = walk(matcher, scanner, vocabulary, max_bytes, seed)? else { continue };
+        let Some(bytes) = walk(matcher, scanner, vocabulary, (max_bytes, stray), seed)? else { continue };
         let tokens = vocabulary.trie().greedy_tokenize(&bytes);
         let fits = tokens.len() <= max_tokens;
         if best.as_ref().is_none_or(|best| tokens.len() < best.len()) {
@@ -56,7 +58,7 @@ fn walk(
     matcher: &mut Matcher,
     mut scanner: Option<JsonScanner>,
     vocabulary: &GuideVocabulary,
-    max_bytes: usize,
+    (max_bytes, stray): (usize, usize),
     seed: u64,
 ) -> Result<Option<Vec<u8>>, GuideError> {
     let mut path = Vec::new();
@@ -65,7 +67,10 @@ fn walk(
         if matcher.is_accepting().map_err(broken)? {
             break true;
         }
-        if path.len() >= max_bytes {
+        // Of a string that was begun before the walk, only what the walk adds.
+        let length = scanner.map_or(Some(u32::MAX), JsonScanner::string_length).unwrap_or(0) as usize;
+        let astray = length.min(path.len());
+        if path.len() >= max_bytes || astray > stray {
             break false;
         }
         let mut step = None;

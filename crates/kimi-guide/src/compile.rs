@@ -207,7 +207,7 @@ fn shortest(
     if !complete && matcher.compute_mask().is_err() {
         return Err(CompileError::Unsatisfiable);
     }
-    let found = completion(&mut matcher, scanner, vocabulary, LONGEST_SHORTEST);
+    let found = completion(&mut matcher, scanner, vocabulary, LONGEST_SHORTEST, usize::MAX);
     Ok(found.map_err(|error| refused(&error.0))?.map(|tokens| tokens.len()))
 }
 

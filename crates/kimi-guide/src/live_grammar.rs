@@ -18,6 +18,8 @@ use crate::{Grammar, logits};
 const MARGIN: usize = 64;
 /// Tokens left below which a text whose end was not found is not allowed to grow.
 const NEAR: usize = 256;
+/// Bytes that a search for the end may go astray beyond those of the shortest text. Everybody waits for it.
+const STRAY: usize = 256;
 
 /// One text. All token counts include the token that is about to be chosen.
 pub(crate) struct LiveGrammar {
@@ -158,7 +160,8 @@ impl LiveGrammar {
     }
 
     fn completion(&mut self, max_tokens: usize) -> Result<Option<Vec<TokenId>>, GuideError> {
-        completion(&mut self.matcher, self.scanner, &self.grammar.vocabulary, max_tokens)
+        let stray = STRAY + 8 * self.grammar.shortest.unwrap_or(0);
+        completion(&mut self.matcher, self.scanner, &self.grammar.vocabulary, max_tokens, stray)
     }
 
     /// Keeps a number readable for clients: it ends where it may, else it takes the way to where it may.
