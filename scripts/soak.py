@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ten thousand requests of mixed shape, a fifth of whose clients hang up, against a queue that overflows.
 
-    scripts/soak.py [--binary target/release/kimi-serve] [--requests 10000] [--clients 128] [--seed 1]
+    scripts/soak.py [--binary target/release/kimi-serve] [--requests 10000] [--clients 128] [--kv-memory 5M] [--seed 1]
 
 Starts the binary with kimi-nano and a cache too small for everybody, so that sequences are preempted. Exit code 1 when a
 request was neither answered nor refused in the documented form, when a block or a sequence is still held afterwards, or
@@ -26,8 +26,8 @@ WORDS = "river stone light paper garden window letter music silver morning harbo
 HANG_UP = 0.2
 
 
-def start(binary: str) -> tuple[subprocess.Popen, int]:
-    command = [binary, "serve", "--port", "0", "--queue", "64", "--kv-memory", "16M"]
+def start(binary: str, kv_memory: str) -> tuple[subprocess.Popen, int]:
+    command = [binary, "serve", "--port", "0", "--queue", "64", "--kv-memory", kv_memory]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "RUST_LOG": "warn"})
     line = server.stdout.readline()
     if not line.startswith("ready: "):
@@ -42,7 +42,7 @@ def resident_mib(pid: int) -> float:
 
 def request(rng: random.Random, shared: str) -> dict:
     """Short and long prompts, known and new ones, whole and streamed, thinking or not, with a format or a tool."""
-    words = " ".join(rng.choice(WORDS) for _ in range(min(900, int(rng.lognormvariate(3.2, 1.3)) + 1)))
+    words = " ".join(rng.choice(WORDS) for _ in range(min(350, int(rng.lognormvariate(3.2, 1.3)) + 1)))
     text = f"{shared} {words}" if rng.random() < 0.3 else words
     body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": text}], "stream": rng.random() < 0.7,
             "max_tokens": min(200, int(rng.lognormvariate(3.0, 0.8)) + 1), "temperature": rng.choice([0, 1])}
@@ -112,11 +112,11 @@ def p99(gaps: list[float]) -> float:
 
 async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int) -> list[str]:
     rng = random.Random(options.seed)
-    shared = " ".join(rng.choice(WORDS) for _ in range(400))
+    shared = " ".join(rng.choice(WORDS) for _ in range(250))
     alone: list[float] = []
     for _ in range(3):
         body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "Hello"}], "stream": True,
-                "max_tokens": 300, "ignore_eos": True}
+                "max_tokens": 300, "min_tokens": 300}
         await ask(port, body, None, alone)
 
     outcomes, gaps, memory, asked = Counter(), [], [], 0
@@ -146,6 +146,8 @@ async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int)
     print(f"inter-token p99: alone {p99(alone):.1f} ms, under load {p99(gaps):.1f} ms")
     wrong = [f"{count} × {outcome}" for outcome, count in outcomes.items()
              if outcome not in ("answered", "refused", "left")]
+    if not after.get("kimi_preemptions_total"):
+        wrong.append("no sequence lost its blocks: give less --kv-memory")
     wrong += [f"{name} is {value:.0f}" for name, value in held.items() if value != 0]
     if memory[-1] > 1.1 * half:
         wrong.append(f"memory grew from {half:.0f} to {memory[-1]:.0f} MiB in the second half")
@@ -155,11 +157,12 @@ async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "target/release/kimi-serve"))
+    parser.add_argument("--kv-memory", default="5M", help="so little that sequences lose their blocks to others")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    server, port = start(options.binary)
+    server, port = start(options.binary, options.kv_memory)
     try:
         wrong = asyncio.run(soak(options, server, port))
     finally:

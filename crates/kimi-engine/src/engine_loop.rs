@@ -34,6 +34,7 @@ pub(crate) struct Engine {
     pub(crate) small_steps: Option<usize>,
     pub(crate) row_cost: RowCost,
     pub(crate) pace: Pace,
+    pub(crate) max_sequences: usize,
     pub(crate) metrics: Arc<EngineMetrics>,
 }
 
@@ -196,7 +197,9 @@ impl Engine {
         }
         self.pace.observe(sequences, tokens - drafted - sequences, seconds);
         let answers = plan.entries.iter().filter(|entry| entry.samples).count();
-        let prompts = sequences - answers + self.scheduler.load().waiting;
+        let load = self.scheduler.load();
+        let admitted_next = load.waiting.min(self.max_sequences - load.running);
+        let prompts = sequences - answers + admitted_next;
         self.scheduler.set_catch_up(self.pace.catch_up(answers, prompts));
     }
 

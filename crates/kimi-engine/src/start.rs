@@ -55,6 +55,7 @@ pub fn start(config: EngineConfig, mut runner: Box<dyn ModelRunner>) -> (EngineH
         small_steps: config.scheduler.speculation.map(|speculation| speculation.max_rows),
         row_cost: RowCost::default(),
         pace: Pace::default(),
+        max_sequences: config.scheduler.max_sequences,
         metrics,
     };
     let slots = Arc::clone(&handle.slots);
