@@ -98,10 +98,10 @@ impl Queries {
         })
     }
 
-    fn to_int8(&mut self) -> candle_core::Result<u64> {
+    fn quantize(&mut self) -> candle_core::Result<u64> {
         match self {
-            Self::Direct(linear) => linear.to_int8(),
-            Self::LowRank { a, b, .. } => Ok(a.to_int8()? + b.to_int8()?),
+            Self::Direct(linear) => linear.quantize(),
+            Self::LowRank { a, b, .. } => Ok(a.quantize()? + b.quantize()?),
         }
     }
 
@@ -139,8 +139,8 @@ impl Attention {
 
     /// Keeps its projections in 8 bits, but for the one of latents to keys and values, which is used row by row. Returns their
     /// bytes.
-    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
-        Ok(self.queries.to_int8()? + self.kv_a.to_int8()? + self.output.to_int8()?)
+    pub(crate) fn quantize(&mut self) -> candle_core::Result<u64> {
+        Ok(self.queries.quantize()? + self.kv_a.quantize()? + self.output.quantize()?)
     }
 
     /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it.

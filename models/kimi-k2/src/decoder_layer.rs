@@ -49,12 +49,12 @@ impl DecoderLayer {
     }
 
     /// Keeps what every token uses in 8 bits. Returns the bytes.
-    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+    pub(crate) fn quantize(&mut self) -> candle_core::Result<u64> {
         let feed_forward = match &mut self.feed_forward {
-            FeedForward::Dense(mlp) => mlp.to_int8()?,
-            FeedForward::Experts(experts) => experts.to_int8()?,
+            FeedForward::Dense(mlp) => mlp.quantize()?,
+            FeedForward::Experts(experts) => experts.quantize()?,
         };
-        Ok(self.attention.to_int8()? + feed_forward)
+        Ok(self.attention.quantize()? + feed_forward)
     }
 
     /// Updates the hidden state `x`, f32 `[rows, hidden]`, in place.

@@ -22,7 +22,7 @@ impl Linear {
     }
 
     /// Keeps the weight in 8 bits from now on, in memory of its own, if its rows are whole blocks. Returns the bytes.
-    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
+    pub(crate) fn quantize(&mut self) -> candle_core::Result<u64> {
         let Some(weight) = self.weight.to_int8()? else { return Ok(0) };
         self.weight = weight;
         Ok(self.weight.bytes())

@@ -29,8 +29,8 @@ impl Mlp {
     }
 
     /// Keeps its weights in 8 bits. Returns their bytes.
-    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
-        Ok(self.gate.to_int8()? + self.up.to_int8()? + self.down.to_int8()?)
+    pub(crate) fn quantize(&mut self) -> candle_core::Result<u64> {
+        Ok(self.gate.quantize()? + self.up.quantize()? + self.down.quantize()?)
     }
 
     /// The block with the tokens that go through it, and what it counts for each.

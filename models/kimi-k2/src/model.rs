@@ -69,10 +69,10 @@ impl KimiModel {
     /// None that loading has not found.
     pub fn dense_to_int8(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<u64, ModelError> {
         let parts = self.layers.len() as u64 + 1;
-        let mut bytes = self.lm_head.to_int8()?;
+        let mut bytes = self.lm_head.quantize()?;
         progress(1, parts);
         for (layer, done) in self.layers.iter_mut().zip(2..) {
-            bytes += layer.to_int8()?;
+            bytes += layer.quantize()?;
             progress(done, parts);
         }
         Ok(bytes)

@@ -48,8 +48,8 @@ impl MixtureOfExperts {
     }
 
     /// Keeps the shared experts in 8 bits. Returns their bytes.
-    pub(crate) fn to_int8(&mut self) -> candle_core::Result<u64> {
-        self.shared.as_mut().map_or(Ok(0), Mlp::to_int8)
+    pub(crate) fn quantize(&mut self) -> candle_core::Result<u64> {
+        self.shared.as_mut().map_or(Ok(0), Mlp::quantize)
     }
 
     pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
