@@ -106,7 +106,8 @@ fn hostile_formats_are_refused_or_compiled_in_time() {
         let text = format!("{format:?}");
         let text = &text[..text.len().min(100)];
         println!("{:>8.1} ms {outcome:?} {text}", started.elapsed().as_secs_f64() * 1e3);
-        assert!(started.elapsed() < Duration::from_secs(12), "{text}");
+        // Some seconds at most, and as many again on a machine that does other things too.
+        assert!(started.elapsed() < Duration::from_secs(60), "{text}");
     }
 }
 
