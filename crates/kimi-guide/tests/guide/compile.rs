@@ -107,7 +107,7 @@ fn hostile_formats_are_refused_or_compiled_in_time() {
         let text = &text[..text.len().min(100)];
         println!("{:>8.1} ms {outcome:?} {text}", started.elapsed().as_secs_f64() * 1e3);
         // Some seconds at most, and as many again on a machine that does other things too.
-        assert!(started.elapsed() < Duration::from_secs(60), "{text}");
+        assert!(started.elapsed() < Duration::from_mins(1), "{text}");
     }
 }
 
