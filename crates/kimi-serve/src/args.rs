@@ -78,6 +78,9 @@ pub(crate) struct EngineArgs {
     /// and are read faster, at the cost of small differences in the answers.
     #[arg(long, value_enum, default_value_t = Dense::Stored, conflicts_with = "exact")]
     pub(crate) dense: Dense,
+    /// Read all weights before the first request, with progress, so that no answer waits for a disk.
+    #[arg(long)]
+    pub(crate) prefetch: bool,
     /// Threads that compute; as many as there are cores without it.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,

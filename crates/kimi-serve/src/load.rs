@@ -110,6 +110,9 @@ pub(crate) fn load(
     let vocabulary = Arc::new(vocabulary(&files)?);
     let markers = Markers::resolve(&vocabulary)?;
     let checkpoint = Arc::new(Checkpoint::open(files)?);
+    if engine.prefetch {
+        checkpoint.prefetch(&mut |done, total| report("reading weights", done, total));
+    }
     let model_config = checkpoint.config();
     ensure!(
         vocabulary.len() <= model_config.vocab_size,

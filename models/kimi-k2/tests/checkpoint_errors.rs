@@ -151,6 +151,16 @@ fn embedded_files_are_used_where_they_lie() {
 }
 
 #[test]
+fn prefetching_reads_all_files() {
+    let checkpoint = Checkpoint::open(CheckpointFiles::Directory(golden().join("../../kimi-nano"))).unwrap();
+    let mut heard = Vec::new();
+    checkpoint.prefetch(&mut |done, total| heard.push((done, total)));
+    let (first, last) = (heard[0], *heard.last().unwrap());
+    assert!(first.0 == 0 && last.0 == last.1 && last.1 == checkpoint.total_bytes(), "{heard:?}");
+    assert!(heard.is_sorted());
+}
+
+#[test]
 fn missing_tensors_are_named_and_counted() {
     let mut tiny = Tiny::load();
     for name in ["input_layernorm.weight", "mlp.experts.7.up_proj.weight_packed", "mlp.gate.weight"] {

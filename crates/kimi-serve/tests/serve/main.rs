@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "the tests' helpers may panic like the tests themselves")]
 
 mod cli;
+mod engine_options;
 mod exposure;
 mod fake;
 mod guided;

@@ -7,6 +7,7 @@ pub(crate) mod hub;
 mod identity;
 mod index;
 mod linear;
+mod prefetch;
 mod required;
 mod shard;
 
