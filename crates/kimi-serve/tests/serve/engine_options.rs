@@ -13,4 +13,6 @@ async fn rounded_weights_still_know_how_to_multiply() {
     let answer: Value = server.post("/chat/completions", &body).send().await.unwrap().json().await.unwrap();
     let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(content.contains("391"), "{answer}");
+    let log = server.kill();
+    assert!(log.contains("weights that every token uses, in memory"), "nothing was rounded: {log}");
 }
