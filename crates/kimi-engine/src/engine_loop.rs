@@ -61,9 +61,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes what has arrived; waits only when there is nothing to compute and nothing to save. `false` when the engine has nothing more to do, ever.
+    /// Takes what has arrived; waits only when there is nothing to compute and no block on its way to the second tier. `false` when the engine has nothing more to do, ever.
     fn receive_requests(&mut self) -> bool {
-        if self.live.is_empty() && !self.scheduler.has_unsaved_blocks() {
+        if self.live.is_empty() && !self.scheduler.has_unsettled_blocks() {
             self.scheduler.check_invariants();
             self.publish_load();
             if self.draining {

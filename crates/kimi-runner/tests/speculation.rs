@@ -48,7 +48,11 @@ struct Moody {
 
 impl TokenGuide for Moody {
     fn restrict(&mut self, logits: &mut [f32], tokens_left: usize) -> Result<(), GuideError> {
-        let mood = self.heard.iter().fold(tokens_left as u32, |mood, token| mood * 3 + token) % STOP;
+        let mood = self
+            .heard
+            .iter()
+            .fold(tokens_left as u32, |mood, token| mood.wrapping_mul(3).wrapping_add(*token))
+            % STOP;
         logits[mood as usize] = f32::NEG_INFINITY;
         logits[STOP as usize] = f32::NEG_INFINITY;
         if self.heard.len() > 20 { Err(GuideError("too long".into())) } else { Ok(()) }

@@ -23,9 +23,9 @@ impl Scheduler {
         self
     }
 
-    /// Whether a plan would save something though nobody computes.
-    pub fn has_unsaved_blocks(&self) -> bool {
-        self.pool.tier.as_ref().is_some_and(Tier::has_unsaved)
+    /// Whether a plan would have work for the second tier though nobody computes.
+    pub fn has_unsettled_blocks(&self) -> bool {
+        self.pool.tier.as_ref().is_some_and(Tier::is_unsettled)
     }
 
     /// Books what the step did with the second tier; its [`commit`](Self::commit) follows.
@@ -68,12 +68,12 @@ impl Scheduler {
         !self.restore.keys.is_empty()
     }
 
-    /// What the plan that is being made does with the second tier.
-    pub(crate) fn plan_tier(&mut self) -> crate::TierPlan {
+    /// What the plan that is being made does with the second tier; it is `idle` if nobody computes.
+    pub(crate) fn plan_tier(&mut self, idle: bool) -> crate::TierPlan {
         let Restore { table, keys } = &self.restore;
         let restores = table[table.len() - keys.len()..].iter().copied().zip(keys.iter().copied()).collect();
         let limit = self.tier_limit();
-        self.pool.tier.as_mut().map(|tier| tier.plan(restores, limit)).unwrap_or_default()
+        self.pool.tier.as_mut().map(|tier| tier.plan(restores, limit, idle)).unwrap_or_default()
     }
 
     /// Blocks that a plan saves, and restores, at most: those of a step's tokens.

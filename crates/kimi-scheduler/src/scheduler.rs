@@ -152,7 +152,7 @@ impl Scheduler {
             entries.push(entry);
         }
         self.speculate(&mut entries);
-        let tier = self.plan_tier();
+        let tier = self.plan_tier(entries.is_empty());
         if entries.is_empty() && tier.is_empty() {
             return StepPlan::default();
         }

@@ -28,12 +28,14 @@ pub struct TierPlan {
     pub restores: Vec<(BlockId, BlockKey)>,
     /// What the tier is to forget.
     pub drops: Vec<BlockKey>,
+    /// Nobody waits for a token: the runner answers once nothing is on its way any more.
+    pub drain: bool,
 }
 
 impl TierPlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.saves.is_empty() && self.restores.is_empty() && self.drops.is_empty()
+        self.saves.is_empty() && self.restores.is_empty() && self.drops.is_empty() && !self.drain
     }
 }
 
@@ -101,8 +103,9 @@ impl Tier {
         self.stored.contains_key(key)
     }
 
-    pub(crate) fn has_unsaved(&self) -> bool {
-        !self.unsaved.is_empty()
+    /// Whether blocks are unsaved or on their way.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        !self.unsaved.is_empty() || !self.on_the_way.is_empty()
     }
 
     /// Others can find this block now.
@@ -138,8 +141,8 @@ impl Tier {
         }
     }
 
-    /// Saves what was evicted, and up to `limit` blocks that stay.
-    pub(crate) fn plan(&mut self, restores: Vec<(BlockId, BlockKey)>, limit: usize) -> TierPlan {
+    /// Saves what was evicted, and up to `limit` blocks that stay. An `idle` plan computes nothing.
+    pub(crate) fn plan(&mut self, restores: Vec<(BlockId, BlockKey)>, limit: usize, idle: bool) -> TierPlan {
         let mut saves = std::mem::take(&mut self.evicted);
         let limit = saves.len() + limit;
         while saves.len() < limit
@@ -151,7 +154,8 @@ impl Tier {
             }
         }
         saves.retain(|(_, key)| self.make_room() && self.on_the_way.insert(*key));
-        TierPlan { saves, restores, drops: std::mem::take(&mut self.drops) }
+        let drain = idle && restores.is_empty() && !self.on_the_way.is_empty();
+        TierPlan { saves, restores, drops: std::mem::take(&mut self.drops), drain }
     }
 
     fn make_room(&mut self) -> bool {

@@ -67,10 +67,7 @@ impl Store {
             report.restored += 1;
         }
         self.restored += report.restored;
-        for (key, content) in std::mem::take(&mut self.late) {
-            self.write(key, Some(content));
-            report.written.push(key);
-        }
+        self.write_late(&mut report);
         for key in &plan.tier.drops {
             self.blocks.remove(&key.0);
             self.order.retain(|other| other != key);
@@ -89,7 +86,17 @@ impl Store {
             }
             report.accepted += 1;
         }
+        if plan.tier.drain {
+            self.write_late(&mut report);
+        }
         report
+    }
+
+    fn write_late(&mut self, report: &mut TierReport) {
+        for (key, content) in std::mem::take(&mut self.late) {
+            self.write(key, Some(content));
+            report.written.push(key);
+        }
     }
 }
 
@@ -134,6 +141,8 @@ fn run(
         if plan.is_empty() {
             if now > 40 {
                 assert_eq!(scheduler.load().waiting + scheduler.load().running, 0, "work without a plan");
+                assert!(store.late.is_empty(), "a block was never heard of again");
+                assert!(!scheduler.has_unsettled_blocks(), "work for the tier without a plan");
                 break;
             }
             continue;

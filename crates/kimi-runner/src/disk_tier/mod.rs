@@ -60,11 +60,10 @@ impl DiskTier {
         Ok((Self { directory, writer, room, buffer: Vec::new() }, TierContents { capacity, stored }))
     }
 
-    /// Does what a plan says: copies out, brings back, forgets. Waits for the disk only where nobody waits for a token.
+    /// Does what a plan says: copies out, brings back, forgets.
     pub(crate) fn work(&mut self, plan: &StepPlan, kv: &mut KvPool) -> Result<TierReport, RunnerError> {
         let mut report = TierReport::default();
-        let idle = plan.entries.is_empty() && plan.tier.restores.is_empty();
-        if idle {
+        if plan.tier.drain {
             self.writer.wait(&mut report);
         }
         self.writer.collect(&mut report);
@@ -86,7 +85,7 @@ impl DiskTier {
         for (key, bytes) in copies {
             self.writer.save(key, bytes);
         }
-        if idle {
+        if plan.tier.drain {
             self.writer.wait(&mut report);
         }
         report.written_bytes = (report.written.len() * kv.bytes_per_block()) as u64;

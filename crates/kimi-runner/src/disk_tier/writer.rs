@@ -1,6 +1,7 @@
 //! The thread that writes and deletes, so that nobody who waits for a token waits for a disk.
 
 use std::{
+    collections::VecDeque,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
@@ -21,7 +22,8 @@ pub(super) struct Writer {
     commands: Option<Sender<Command>>,
     /// What was written, and what could not be.
     done: Receiver<(BlockKey, bool)>,
-    waiting: usize,
+    /// Copies that were handed over and not heard of again, in order.
+    waiting: VecDeque<BlockKey>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -32,17 +34,17 @@ impl Writer {
         let thread = thread::Builder::new()
             .name("kv-disk".into())
             .spawn(move || write_all(&directory, &inbox, &outbox))?;
-        Ok(Self { commands: Some(commands), done, waiting: 0, thread: Some(thread) })
+        Ok(Self { commands: Some(commands), done, waiting: VecDeque::new(), thread: Some(thread) })
     }
 
     /// Copies that were handed over and not heard of again.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting.len()
     }
 
     /// Takes a copy over; never waits.
     pub(super) fn save(&mut self, key: BlockKey, bytes: Vec<u8>) {
-        self.waiting += 1;
+        self.waiting.push_back(key);
         self.send(Command::Save(key, bytes));
     }
 
@@ -64,19 +66,16 @@ impl Writer {
         }
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written. If the thread has died, the rest is lost.
     pub(super) fn wait(&mut self, report: &mut TierReport) {
-        while self.waiting > 0 {
-            let Ok(done) = self.done.recv() else {
-                self.waiting = 0;
-                return;
-            };
+        while let Some(next) = self.waiting.front() {
+            let done = self.done.recv().unwrap_or((*next, false));
             self.note(done, report);
         }
     }
 
     fn note(&mut self, (key, written): (BlockKey, bool), report: &mut TierReport) {
-        self.waiting -= 1;
+        self.waiting.pop_front();
         if written { report.written.push(key) } else { report.unwritten.push(key) }
     }
 }
