@@ -56,6 +56,16 @@ def rope(x, cos, sin):
     return torch.cat([e * cos - o * sin, o * cos + e * sin], -1)
 
 
+def causal(q, k, v, scale, chunk=512):
+    """softmax(scale q kT) v under the causal mask, in chunks of queries: q, k [B, H, L, D], v [B, H, L, V]."""
+    outs = []
+    for a in range(0, q.shape[2], chunk):
+        b = min(a + chunk, q.shape[2])
+        mask = torch.full((b - a, b), -1e30, dtype=q.dtype).triu(a + 1)
+        outs.append(((q[:, :, a:b] @ k[:, :, :b].transpose(2, 3)) * scale + mask).softmax(-1) @ v[:, :, :b])
+    return torch.cat(outs, 2)
+
+
 class Attention(nn.Module):
     def __init__(self, t):
         super().__init__()
@@ -76,25 +86,19 @@ class Attention(nn.Module):
         h, dn, dr, dv, lat = t["num_attention_heads"], t["qk_nope_head_dim"], t["qk_rope_head_dim"], t["v_head_dim"], t["kv_lora_rank"]
         q = F.linear(rms(F.linear(x, w(self.q_a)), w(self.q_a_norm), 1e-6), w(self.q_b)).unflatten(-1, (h, dn + dr))
         kv = F.linear(x, w(self.kv_a))
-        k_rope = rope(kv[:, None, lat:], cos, sin).expand(-1, h, -1)
-        b = F.linear(rms(kv[:, :lat], w(self.kv_a_norm), 1e-6), w(self.kv_b)).unflatten(-1, (h, dn + dv))
-        q = torch.cat([q[..., :dn], rope(q[..., dn:], cos, sin).to(q.dtype)], -1)
-        k = torch.cat([b[..., :dn], k_rope.to(b.dtype)], -1)
-        return q, k, b[..., dn:]
+        latent, k_rope = kv.split([lat, dr], -1)      # split, not slices: its backward is one cat
+        k_rope = rope(k_rope[:, None], cos, sin).expand(-1, h, -1)
+        b = F.linear(rms(latent, w(self.kv_a_norm), 1e-6), w(self.kv_b)).unflatten(-1, (h, dn + dv))
+        (q_nope, q_rope), (k_nope, v) = q.split([dn, dr], -1), b.split([dn, dv], -1)
+        q = torch.cat([q_nope, rope(q_rope, cos, sin).to(q.dtype)], -1)
+        return q, torch.cat([k_nope, k_rope.to(b.dtype)], -1), v
 
     def forward(self, x, cos, sin, shapes, w):
-        q, k, v = self.qkv(x, cos, sin, w)
-        outs, at = [], 0
-        for rows, length in shapes:
-            cut = lambda z: z[at:at + rows * length].view(rows, length, *z.shape[1:]).transpose(1, 2)
-            if length <= 400:      # plain matmuls beat the fused kernel's backward on short rows
-                score = cut(q) @ cut(k).transpose(2, 3) * self.scale
-                score = score.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -1e30)
-                o = score.float().softmax(-1).to(q.dtype) @ cut(v)
-            else:
-                o = F.scaled_dot_product_attention(cut(q), cut(k), F.pad(cut(v), (0, q.shape[-1] - v.shape[-1])), is_causal=True, scale=self.scale)
-            outs.append(o[..., :self.t["v_head_dim"]].transpose(1, 2).reshape(rows * length, -1))
-            at += rows * length
+        cut = [z.split([rows * length for rows, length in shapes]) for z in self.qkv(x, cos, sin, w)]
+        outs = []
+        for (rows, length), *qkv in zip(shapes, *cut):
+            q, k, v = (z.view(rows, length, *z.shape[1:]).transpose(1, 2) for z in qkv)
+            outs.append(causal(q, k, v, self.scale).transpose(1, 2).reshape(rows * length, -1))
         return F.linear(torch.cat(outs), w(self.o))
 
 
@@ -143,11 +147,11 @@ class Moe(nn.Module):
         gate_up, down = (fake_int4(self.gate_up), fake_int4(self.down)) if quant else (self.gate_up, self.down)
         parts = []
         cast = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        xs, gate_up, down = x.to(cast)[source], gate_up.flatten(1, 2).to(cast), down.to(cast)
+        xs, gate_up, down = x.to(cast).index_select(0, source), gate_up.flatten(1, 2).to(cast).unbind(), down.to(cast).unbind()
         for i, part in enumerate(xs.split(padded.tolist())):
             g, u = F.linear(part, gate_up[i]).chunk(2, -1)
             parts.append(F.linear(F.silu(g) * u, down[i]))
-        y = torch.cat(parts)[back].view(n, k, -1)
+        y = torch.cat(parts).index_select(0, back).view(n, k, -1)
         return (y * weight[..., None].to(y.dtype)).sum(1) + self.shared(x, w)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import model as nano
 from data import Loader
-from model import Nano
 from optim import Optimizer
 from tasks import MIX, copy_long
 
@@ -54,6 +54,7 @@ def main():
     a.add_argument("--long-from", type=float, default=0.3)
     a.add_argument("--long-share", type=float, default=0.22)
     a.add_argument("--copy-until", type=float, default=0.06, help="fraction up to which long copying rows weigh EARLY_COPYING")
+    a.add_argument("--compile", action="store_true", help="fuse norms and rotations (needs a C++ compiler)")
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--steps", type=int, default=0, help="stop after so many steps (profiling)")
     a = a.parse_args()
@@ -61,7 +62,9 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(a.seed)
     torch.set_num_threads(a.threads)
-    model = Nano()
+    if a.compile:
+        nano.rms, nano.rope = (torch.compile(f, dynamic=True) for f in (nano.rms, nano.rope))
+    model = nano.Nano()
     opt = Optimizer(model, a.lr, a.adam_lr)
     begin, tokens, step = 0.0, 0, 0   # begin: tokens at which the schedule began
     if a.resume:
