@@ -101,7 +101,7 @@ impl Engine {
         ensure!(self.repeat > 0 && self.steps > 0, "--repeat and --steps begin with 1");
         self.threads.map(use_threads);
         let checkpoint = Checkpoint::open(CheckpointFiles::Directory(self.model.clone()))?;
-        let activations = if self.exact { Activations::F32 } else { Activations::Int8 };
+        let activations = if self.exact { Activations::F32 } else { Activations::Rounded };
         let options = ModelOptions { activations, ..ModelOptions::default() };
         let mut model = KimiModel::load(&checkpoint, &mut |_, _| {})?.with_options(options);
         if self.dense_int8 {

@@ -19,11 +19,12 @@ fn main() -> Result<()> {
     let only = std::env::args().nth(1).unwrap_or_default();
     let only_rows = std::env::args().nth(2).unwrap_or_default();
     let exact = Activations::F32;
-    let formats: [(&str, MakeWeight, Activations); 5] = [
+    let formats: [(&str, MakeWeight, Activations); 6] = [
         ("bf16", bf16, exact),
+        ("bf16 × bf16", bf16, Activations::Rounded),
         ("int8", int8, exact),
         ("int4", int4, exact),
-        ("int4 × int8", int4, Activations::Int8),
+        ("int4 × int8", int4, Activations::Rounded),
         ("fp8", fp8, exact),
     ];
     for (name, make, activations) in formats {

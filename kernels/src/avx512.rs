@@ -6,8 +6,10 @@
 #![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx512` proves")]
 
 mod accumulate;
+mod bf16;
 mod codes;
 mod dense;
+mod tiles;
 
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps,
@@ -15,11 +17,15 @@ use std::arch::x86_64::{
     _mm512_extractf32x8_ps, _mm512_loadu_ps, _mm512_loadu_si512,
 };
 
-use crate::{cpu::RowsRef, output::Output, quantized_rows::Block};
+use self::{codes::CodedWeights, tiles::PerFeature};
+use crate::{bf16_rows, cpu::RowsRef, output::Output, quantized_rows};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    /// Also the dot products of bf16.
+    bf16: bool,
+}
 
 /// What the tiles multiply with: rows of a weight that lie one after the other.
 #[derive(Clone, Copy)]
@@ -55,28 +61,76 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni");
-        found.then_some(Self(()))
+        found.then(|| Self { bf16: is_x86_feature_detected!("avx512bf16") })
     }
 
-    /// `out[row, feature] = x[row] · weights[feature]`.
+    /// Whether [`Self::multiply_bf16`] may be called.
+    pub(crate) fn has_bf16(self) -> bool {
+        self.bf16
+    }
+
+    /// `out[row, feature] = x[row] · weights[feature]`. `x` must not be empty.
     pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: Output<'_>) {
-        match weights {
-            Rows::F32(numbers) => dense::multiply(self, dense::F32, x, numbers, out),
-            Rows::Bf16(bytes) => dense::multiply(self, dense::Bf16, x, bytes, out),
+        let columns = x[0].len();
+        // SAFETY: the formats need nothing beyond AVX-512.
+        unsafe {
+            match weights {
+                Rows::F32(items) => {
+                    tiles::multiply::<dense::F32>(self, x, PerFeature { items, count: columns }, out);
+                }
+                Rows::Bf16(items) => {
+                    tiles::multiply::<dense::Bf16>(self, x, PerFeature { items, count: columns * 2 }, out);
+                }
+            }
+        }
+    }
+
+    /// [`Self::multiply`] with bf16 on both sides, for rows of so many columns.
+    pub(crate) fn multiply_bf16(
+        self,
+        x: &[&[bf16_rows::Block]],
+        (items, columns): (&[u8], usize),
+        out: Output<'_>,
+    ) {
+        assert!(self.bf16);
+        // SAFETY: the CPU has the dot products of bf16: the assertion above.
+        unsafe { tiles::multiply::<bf16::Bf16Pairs>(self, x, PerFeature { items, count: columns * 2 }, out) };
+    }
+
+    /// [`Self::multiply`] with activations of 8 bits.
+    pub(crate) fn multiply_codes(
+        self,
+        x: &[&[quantized_rows::Block]],
+        weights: CodeRows<'_>,
+        out: Output<'_>,
+    ) {
+        let blocks = x[0].len();
+        // SAFETY: the formats need nothing beyond AVX-512 and VNNI.
+        unsafe {
+            match weights.width {
+                CodeWidth::Four => {
+                    tiles::multiply::<codes::Coded<codes::Int4>>(
+                        self,
+                        x,
+                        CodedWeights::new(weights, blocks),
+                        out,
+                    );
+                }
+                CodeWidth::Eight => {
+                    tiles::multiply::<codes::Coded<codes::Int8>>(
+                        self,
+                        x,
+                        CodedWeights::new(weights, blocks),
+                        out,
+                    );
+                }
+            }
         }
     }
 
     /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
     pub(crate) fn add_product(self, out: (&mut [f32], usize), weights: RowsRef<'_>, terms: &[&[f32]]) {
         accumulate::add_product(self, out, weights, terms);
-    }
-
-    /// [`Self::multiply`] with activations of 8 bits.
-    pub(crate) fn multiply_codes(self, x: &[&[Block]], weights: CodeRows<'_>, out: Output<'_>) {
-        match weights.width {
-            CodeWidth::Four => codes::multiply(self, codes::Int4, x, weights, out),
-            CodeWidth::Eight => codes::multiply(self, codes::Int8, x, weights, out),
-        }
     }
 }
 

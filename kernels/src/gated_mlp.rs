@@ -10,8 +10,8 @@ use crate::{
     Activations, Weight,
     cpu::{RowsMut, RowsRef, expect_size},
     output::{Output, in_parts},
-    product::{Inputs, multiply},
-    quantized_rows::QuantizedRows,
+    product::multiply,
+    rounded_rows::{Inputs, RoundedRows},
     softmax::exp,
     threads,
     vectorized::{add_scaled, vectorized},
@@ -131,16 +131,10 @@ impl GatedMlps<'_> {
 
     /// `silu(gate(x)) * up(x)` of each block.
     fn gate(&self, x: &RowsRef<'_>, blocks: &[Block<'_>]) -> Numbers {
-        let takes =
-            |block: &Block<'_>| block.gate.takes(self.activations) || block.up.takes(self.activations);
-        let quantized = blocks.iter().any(takes).then(|| QuantizedRows::new(*x));
-        let inputs: Vec<Inputs<'_>> = blocks
-            .iter()
-            .map(|block| {
-                let quantized = quantized.as_ref().filter(|_| takes(block));
-                Inputs::new(*x, quantized, block.rows.iter().map(|row| *row as usize))
-            })
-            .collect();
+        let weights = blocks.iter().flat_map(|block| [block.gate, block.up]);
+        let rounded = RoundedRows::new(*x, self.activations, weights);
+        let picked = |block: &Block<'_>| rounded.pick(block.rows.iter().map(|row| *row as usize));
+        let inputs: Vec<Inputs<'_>> = blocks.iter().map(picked).collect();
         let mut products = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.inner())));
         let work = 2 * blocks.iter().map(Block::work).sum::<usize>();
         in_parts(products.outputs(), PART, work, |index, first, mut out| {
@@ -159,20 +153,13 @@ impl GatedMlps<'_> {
 
     /// `down` of each block's product.
     fn down(&self, products: &Numbers, blocks: &[Block<'_>]) -> Numbers {
-        let mut quantized: Vec<Option<QuantizedRows>> = blocks.iter().map(|_| None).collect();
+        let mut rounded: Vec<Option<RoundedRows<'_>>> = blocks.iter().map(|_| None).collect();
         let work = blocks.iter().map(Block::work).sum::<usize>();
-        threads::chunks_mut(&mut quantized, 1, work, |index, quantized| {
-            let takes = blocks[index].down.takes(self.activations);
-            quantized[0] = takes.then(|| QuantizedRows::new(products.of(index)));
+        threads::chunks_mut(&mut rounded, 1, work, |index, rounded| {
+            rounded[0] = Some(RoundedRows::new(products.of(index), self.activations, [blocks[index].down]));
         });
-        let inputs: Vec<Inputs<'_>> = quantized
-            .iter()
-            .enumerate()
-            .map(|(index, quantized)| {
-                let rows = products.of(index);
-                Inputs::new(rows, quantized.as_ref(), 0..rows.rows)
-            })
-            .collect();
+        let rounded = rounded.iter().flatten().zip(blocks);
+        let inputs: Vec<Inputs<'_>> = rounded.map(|(rows, block)| rows.pick(0..block.rows.len())).collect();
         let mut results = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.down.rows())));
         in_parts(results.outputs(), PART, work, |index, first, out| {
             multiply(&inputs[index], blocks[index].down, first, out);

@@ -3,6 +3,7 @@
 mod attention_product;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16_rows;
 mod cache_blocks;
 mod cpu;
 mod embedding;
@@ -21,6 +22,7 @@ mod product;
 mod quantized_rows;
 mod rms_norm;
 mod rope;
+mod rounded_rows;
 mod router;
 mod softmax;
 mod threads;
@@ -53,6 +55,14 @@ pub fn multiplies_bytes() -> bool {
     false
 }
 
+/// Whether this CPU has kernels that multiply bf16 with bf16.
+pub fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::Avx512::detect().is_some_and(avx512::Avx512::has_bf16);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.
 pub mod reference {
     pub use crate::{
@@ -60,7 +70,10 @@ pub mod reference {
         embedding::embed_reference as embed,
         gated_mlp::gated_mlps_reference as gated_mlps,
         latent_cache::{read_latents_reference as read_latents, write_latents_reference as write_latents},
-        linear::{linear_reference as linear, round_to_int8_reference as round_to_int8},
+        linear::{
+            linear_reference as linear, round_to_bf16_reference as round_to_bf16,
+            round_to_int8_reference as round_to_int8,
+        },
         mla::mla_reference as mla,
         moe::gather_rows_reference as gather_rows,
         rms_norm::rms_norm_reference as rms_norm,

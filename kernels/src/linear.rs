@@ -2,27 +2,28 @@
 //!
 //! Whole weights are never converted: see `product.rs` for how a few output features are computed.
 
-use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor};
 
 use crate::{
     Weight,
     cpu::{RowsMut, RowsRef, expect_size},
     output::{Output, in_parts},
-    product::{Inputs, multiply},
-    quantized_rows::QuantizedRows,
+    product::multiply,
+    rounded_rows::RoundedRows,
     threads,
     weight_rows::WeightRows,
 };
 
-/// How exactly activations meet 4-bit weights.
+/// How exactly activations meet weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
     /// f32, as they are.
     #[default]
     F32,
-    /// Rounded to 8 bits, with a scale for each 32 columns, where the CPU multiplies bytes (AVX-512 VNNI) and the
-    /// weight's rows are whole blocks of 128 columns with bf16 scales. Everything else stays f32.
-    Int8,
+    /// Rounded to what the CPU multiplies. For 4-bit weights: to 8 bits with a scale for each 32 columns, where there is
+    /// AVX-512 VNNI and the weight's rows are whole blocks of 128 columns with bf16 scales. For bf16 weights: to bf16,
+    /// where there is AVX-512 BF16. Everything else stays f32.
+    Rounded,
 }
 
 /// `out[.., o] = Σ_i x[.., i] * W[o, i]`. `x` is f32 `[.., in]`, `out` is f32 `[.., out]`.
@@ -38,7 +39,7 @@ pub fn linear_reference(x: &Tensor, weight: &Weight) -> Result<Tensor> {
     x.matmul(&dequantize(weight)?.t()?)
 }
 
-/// Reference of [`Activations::Int8`]: each group of 32 columns rounded to 8 bits, as f32 again. `x` is `[rows, in]`.
+/// Reference of [`Activations::Rounded`] for 4-bit weights: each group of 32 columns rounded to 8 bits, as f32 again. `x` is `[rows, in]`.
 pub fn round_to_int8_reference(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
     let groups = x.reshape((rows, columns / 32, 32))?;
@@ -46,6 +47,11 @@ pub fn round_to_int8_reference(x: &Tensor) -> Result<Tensor> {
     // Adding 1.5 * 2^23 leaves no bits for fractions: to the nearest, ties to even.
     let codes = ((groups.broadcast_mul(&(largest.recip()? * 127.0)?)? + 12_582_912.0)? - 12_582_912.0)?;
     codes.broadcast_mul(&(largest / 127.0)?)?.reshape((rows, columns))
+}
+
+/// Reference of [`Activations::Rounded`] for bf16 weights: each number as the nearest bf16, as f32 again.
+pub fn round_to_bf16_reference(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::BF16)?.to_dtype(DType::F32)
 }
 
 /// The whole weight as an f32 tensor `[out, in]`. For references and tests: a large model does not fit in memory so.
@@ -95,8 +101,8 @@ pub(crate) fn linear_rows(
     if x.rows == 0 || weight.rows() == 0 {
         return;
     }
-    let quantized = weight.takes(activations).then(|| QuantizedRows::new(x));
-    let inputs = Inputs::new(x, quantized.as_ref(), 0..x.rows);
+    let rounded = RoundedRows::new(x, activations, [weight]);
+    let inputs = rounded.pick(0..x.rows);
     let features = weight.rows();
     // More parts than threads: a thread that loses its core to another process does not hold up the rest.
     let part = features.div_ceil(threads::count() * 4).next_multiple_of(4);

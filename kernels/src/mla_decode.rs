@@ -9,13 +9,14 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    Weight,
+    Activations, Weight,
     attention_product::{add_weighted, score},
     cpu::RowsRef,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaShape},
     output::{Output, in_parts},
-    product::{Inputs, multiply},
+    product::multiply,
+    rounded_rows::RoundedRows,
     softmax::RunningSoftmax,
     threads,
     vectorized::scale,
@@ -163,10 +164,11 @@ impl MlaDecode<'_> {
         let MlaShape { heads, nope, value, latent, .. } = self.shape;
         let (kv_b, rows) = (arguments.kv_b, arguments.out.rows);
         let contexts = RowsRef { data: contexts, rows: rows * heads, width: latent, stride: latent };
+        let contexts = RoundedRows::new(contexts, Activations::F32, [kv_b]);
         let work = rows * heads * value * latent;
         in_parts(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, out| {
             let head = first / value;
-            let contexts = Inputs::new(contexts, None, (0..rows).map(|row| row * heads + head));
+            let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
             multiply(&contexts, kv_b, head * self.shape.kv_rows() + nope, out);
         });
     }

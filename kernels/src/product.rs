@@ -7,12 +7,14 @@
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, Rows};
 use crate::{
-    cpu::RowsRef,
+    avx512::{Avx512, Rows},
+    weight_rows::Product,
+};
+use crate::{
     matmul::{Matrix, MatrixMut, Sum, matmul},
     output::Output,
-    quantized_rows::{Block, QuantizedRows},
+    rounded_rows::Inputs,
     vectorized::dot,
     weight_rows::WeightRows,
 };
@@ -23,29 +25,6 @@ pub const FEW_ROWS: usize = 16;
 /// Features whose weights are widened at a time: at K2.6's width about half of a core's second-level cache.
 const FEATURES: usize = 16;
 
-/// Rows to multiply, wherever they lie.
-pub(crate) struct Inputs<'a> {
-    rows: Vec<&'a [f32]>,
-    /// The same rows in 8 bits; empty when nothing needs them.
-    blocks: Vec<&'a [Block]>,
-}
-
-impl<'a> Inputs<'a> {
-    /// The rows of `x` that `picks` names.
-    pub(crate) fn new(
-        x: RowsRef<'a>,
-        quantized: Option<&'a QuantizedRows>,
-        picks: impl Iterator<Item = usize> + Clone,
-    ) -> Self {
-        let blocks = quantized.map(|rows| picks.clone().map(|row| rows.row(row)).collect());
-        Self { rows: picks.map(|row| x.row(row)).collect(), blocks: blocks.unwrap_or_default() }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
-    }
-}
-
 /// `out[row, f] = x[row] · W[first + f]`. `x` must not be empty.
 pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut out: Output<'_>) {
     let features = first..first + out.features();
@@ -54,7 +33,7 @@ pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut
         return in_registers(avx512, x, weight, features, out);
     }
     let columns = weight.columns();
-    let many = if x.len() > FEW_ROWS { x.rows.concat() } else { Vec::new() };
+    let many = if x.len() > FEW_ROWS { x.exact.concat() } else { Vec::new() };
     let mut products = vec![0.0; many.len().min(1) * FEATURES * x.len()]; // [FEATURES, rows]
     for_widened(weight, features, |first, widened| {
         let count = widened.len() / columns.max(1);
@@ -65,7 +44,7 @@ pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut
             matmul(&mut out, Sum::Overwrite, widened, rows, 1.0);
         }
         for feature in 0..count {
-            for (row, numbers) in x.rows.iter().enumerate() {
+            for (row, numbers) in x.exact.iter().enumerate() {
                 let product = match products.get(feature * x.len() + row) {
                     Some(product) => *product,
                     None => dot(numbers, &widened[feature * columns..][..columns]),
@@ -84,19 +63,19 @@ fn in_registers(
     features: Range<usize>,
     mut out: Output<'_>,
 ) {
-    if !x.blocks.is_empty()
-        && let Some(codes) = weight.code_blocks()
-    {
-        return avx512.multiply_codes(&x.blocks, codes.features(features), out);
-    }
-    if let Some(bytes) = weight.bf16() {
-        let row_bytes = weight.columns() * 2;
-        let bytes = &bytes[features.start * row_bytes..features.end * row_bytes];
-        return avx512.multiply(&x.rows, Rows::Bf16(bytes), out);
+    let row_bytes = weight.columns() * 2;
+    let bytes = features.start * row_bytes..features.end * row_bytes;
+    match weight.product(x.activations) {
+        Product::Codes(codes) => return avx512.multiply_codes(&x.int8, codes.features(features), out),
+        Product::Bf16Pairs(all) => {
+            return avx512.multiply_bf16(&x.bf16, (&all[bytes], weight.columns()), out);
+        }
+        Product::Bf16(all) => return avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out),
+        Product::Widened => {}
     }
     for_widened(weight, features, |first, widened| {
         let count = widened.len() / weight.columns().max(1);
-        avx512.multiply(&x.rows, Rows::F32(widened), out.part(first..first + count));
+        avx512.multiply(&x.exact, Rows::F32(widened), out.part(first..first + count));
     });
 }
 

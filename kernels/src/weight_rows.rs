@@ -58,32 +58,34 @@ impl<'a> WeightRows<'a> {
         self.weight.in_features
     }
 
-    /// Whether products with this weight use activations of 8 bits, if those of 4-bit weights are as said. Weights of 8 bits
-    /// always do: who asked for them did not ask for exactness.
-    pub(crate) fn takes(self, activations: Activations) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return Avx512::detect().is_some()
-            && match self.code_blocks() {
-                Some(CodeBlocks { width: CodeWidth::Eight, .. }) => true,
-                Some(_) => activations == Activations::Int8,
-                None => false,
-            };
-        #[cfg(not(target_arch = "x86_64"))]
-        false
+    /// How it is multiplied with such activations on this CPU. Weights of 8 bits always take activations of 8 bits: who asked
+    /// for them did not ask for exactness.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn product(self, activations: Activations) -> Product<'a> {
+        let Some(avx512) = Avx512::detect() else { return Product::Widened };
+        let rounded = activations == Activations::Rounded;
+        match (self.code_blocks(), &self.weight.data) {
+            (Some(codes), _) if rounded || matches!(codes.width, CodeWidth::Eight) => Product::Codes(codes),
+            (_, WeightData::Dense { dtype: DenseDtype::Bf16, bytes }) => {
+                if rounded && avx512.has_bf16() {
+                    Product::Bf16Pairs(bytes)
+                } else {
+                    Product::Bf16(bytes)
+                }
+            }
+            _ => Product::Widened,
+        }
     }
 
-    /// The bytes of all rows, if they are bf16.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bf16(self) -> Option<&'a [u8]> {
-        match &self.weight.data {
-            WeightData::Dense { dtype: DenseDtype::Bf16, bytes } => Some(bytes),
-            _ => None,
-        }
+    /// How it is multiplied on this CPU.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn product(self, _: Activations) -> Product<'a> {
+        Product::Widened
     }
 
     /// Codes of rows that are whole blocks of 128 columns, with bf16 scales.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn code_blocks(self) -> Option<CodeBlocks<'a>> {
+    fn code_blocks(self) -> Option<CodeBlocks<'a>> {
         let columns = self.columns();
         let (width, codes, scales) = match &self.weight.data {
             WeightData::Int4Group32 { packed, scales, scale_dtype: DenseDtype::Bf16 } => {
@@ -122,6 +124,19 @@ impl<'a> WeightRows<'a> {
             }
         }
     }
+}
+
+/// What a weight is multiplied as.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "needs AVX-512"))]
+pub(crate) enum Product<'a> {
+    /// Codes, with activations of 8 bits.
+    Codes(CodeBlocks<'a>),
+    /// bf16, with activations in bf16: the bytes of all rows.
+    Bf16Pairs(&'a [u8]),
+    /// bf16, with f32: the bytes of all rows.
+    Bf16(&'a [u8]),
+    /// f32, made from some rows at a time.
+    Widened,
 }
 
 /// The bytes of all rows of a weight of codes.

@@ -132,7 +132,7 @@ pub(crate) fn load(
             max_batch_tokens: engine.max_batch_tokens.get(),
             cache_dtype: config::cache_dtype(engine.kv_dtype),
             disk,
-            activations: if engine.exact { Activations::F32 } else { Activations::Int8 },
+            activations: if engine.exact { Activations::F32 } else { Activations::Rounded },
             dense_int8: engine.dense == Dense::Int8,
         },
         checkpoint,

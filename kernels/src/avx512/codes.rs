@@ -1,21 +1,23 @@
 //! Weights of 4 or 8 bits with activations of 8 bits: integer dot products of each group, scaled and summed in f32.
 
-use std::arch::x86_64::{
-    __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_permutexvar_epi16, _mm512_mul_ps, _mm512_set1_epi8,
-    _mm512_set1_epi64, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
+use std::{
+    arch::x86_64::{
+        __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+        _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_permutexvar_epi16, _mm512_mul_ps, _mm512_set1_epi8,
+        _mm512_set1_epi64, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
+    },
+    marker::PhantomData,
+    ops::Range,
 };
 
-use super::{Avx512, CodeRows, FROM_CACHE, fold_all, load_bytes, load_f32, prefetch};
-use crate::{
-    output::Output,
-    quantized_rows::{Block, COLUMNS, GROUP},
+use super::{
+    CodeRows, FROM_CACHE, fold_all, load_bytes, load_f32, prefetch,
+    tiles::{Format, PerFeature},
 };
+use crate::quantized_rows::{Block, COLUMNS, GROUP};
 
 /// Bytes of a block's scales.
 const SCALES: usize = COLUMNS / GROUP * 2;
-/// Features that are multiplied with all rows before the next ones: their codes stay in the second-level cache.
-const FEATURES: usize = 32;
 
 /// How a block's codes lie.
 pub(super) trait Codes: Copy {
@@ -75,117 +77,91 @@ impl Codes for Int8 {
     }
 }
 
-/// See [`Avx512::multiply_codes`]. Rows of whole blocks only.
-pub(super) fn multiply<K: Codes>(
-    proof: Avx512,
-    _: K,
-    x: &[&[Block]],
-    weights: CodeRows<'_>,
-    mut out: Output<'_>,
-) {
-    let (features, row_blocks) = (out.features(), x[0].len());
-    let (codes, scales) = (packed::<K>(weights.codes), weights.scales.as_chunks().0);
-    for first in (0..features).step_by(FEATURES) {
-        let some = first..features.min(first + FEATURES);
-        let blocks = some.start * row_blocks..some.end * row_blocks;
-        let weights = (&codes[blocks.clone()], &scales[blocks]);
-        let mut out = out.part(some);
-        let mut row = 0;
-        while row < x.len() {
-            row += match x.len() - row {
-                6.. => some_rows::<K, 6, 2>(proof, x, row, weights, &mut out),
-                4..6 => some_rows::<K, 4, 2>(proof, x, row, weights, &mut out),
-                2..4 => some_rows::<K, 2, 4>(proof, x, row, weights, &mut out),
-                _ => some_rows::<K, 1, 4>(proof, x, row, weights, &mut out),
-            };
+/// Blocks of columns with activations of 8 bits.
+pub(super) struct Coded<K>(PhantomData<K>);
+
+/// Codes and scales of blocks of columns.
+pub(super) struct CodedWeights<'a, K: Codes> {
+    codes: PerFeature<'a, K::Packed>,
+    scales: PerFeature<'a, [u8; SCALES]>,
+}
+
+impl<K: Codes> Clone for CodedWeights<'_, K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Codes> Copy for CodedWeights<'_, K> {}
+
+impl<'a, K: Codes> CodedWeights<'a, K> {
+    /// Rows of `blocks` whole blocks.
+    pub(super) fn new(weights: CodeRows<'a>, blocks: usize) -> Self {
+        let count = weights.codes.len() / size_of::<K::Packed>();
+        // SAFETY: packed codes are arrays of bytes, and so many of them lie in the slice.
+        let codes = unsafe { std::slice::from_raw_parts(weights.codes.as_ptr().cast(), count) };
+        let scales = weights.scales.as_chunks().0;
+        Self {
+            codes: PerFeature { items: codes, count: blocks },
+            scales: PerFeature { items: scales, count: blocks },
         }
     }
 }
 
-/// Codes as blocks of columns.
-fn packed<K: Codes>(codes: &[u8]) -> &[K::Packed] {
-    let count = codes.len() / size_of::<K::Packed>();
-    // SAFETY: packed codes are arrays of bytes, and so many of them lie in the slice.
-    unsafe { std::slice::from_raw_parts(codes.as_ptr().cast(), count) }
-}
+impl<K: Codes + 'static> Format for Coded<K> {
+    type Input = Block;
+    type Weights<'a> = CodedWeights<'a, K>;
+    const FEATURES: usize = 2;
 
-/// Codes and scales of blocks of columns, feature by feature.
-type Blocks<'a, K> = (&'a [<K as Codes>::Packed], &'a [[u8; SCALES]]);
-
-/// `R` rows from `first` with up to [`FEATURES`] features, `F` at a time. Returns `R`.
-fn some_rows<K: Codes, const R: usize, const F: usize>(
-    proof: Avx512,
-    all: &[&[Block]],
-    first: usize,
-    weights: Blocks<'_, K>,
-    out: &mut Output<'_>,
-) -> usize {
-    let row_blocks = all[0].len();
-    let x: [&[Block]; R] = std::array::from_fn(|row| all[first + row]);
-    let weights = |feature: usize| {
-        let range = feature * row_blocks..(feature + 1) * row_blocks;
-        (&weights.0[range.clone()], &weights.1[range])
-    };
-    let features = out.features();
-    for feature in (0..features / F * F).step_by(F) {
-        let weights: [_; F] = std::array::from_fn(|f| weights(feature + f));
-        out.put((first, feature), &some_features::<K, R, F>(proof, x, weights));
+    fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
+        let CodedWeights { codes, scales } = weights;
+        CodedWeights { codes: codes.features(range.clone()), scales: scales.features(range) }
     }
-    for feature in features / F * F..features {
-        out.put((first, feature), &some_features::<K, R, 1>(proof, x, [weights(feature)]));
-    }
-    R
-}
 
-fn some_features<K: Codes, const R: usize, const F: usize>(
-    _: Avx512,
-    x: [&[Block]; R],
-    weights: [Blocks<'_, K>; F],
-) -> [[f32; R]; F] {
-    // SAFETY: the caller proved the CPU's features.
-    unsafe { tile::<K, R, F>(x, weights) }
-}
-
-/// `tile[f][r] = x[r] · weights[f]`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile<K: Codes, const R: usize, const F: usize>(
-    x: [&[Block]; R],
-    weights: [Blocks<'_, K>; F],
-) -> [[f32; R]; F] {
-    let blocks = x[0].len();
-    assert!(x.iter().all(|x| x.len() == blocks));
-    assert!(weights.iter().all(|(codes, scales)| codes.len() == blocks && scales.len() == blocks));
-    let mut sums = [[_mm512_setzero_ps(); R]; F];
-    for block in 0..blocks {
-        let mut even = [_mm512_setzero_si512(); F];
-        let mut odd = [_mm512_setzero_si512(); F];
-        let mut scale = [_mm512_setzero_ps(); F];
-        for f in 0..F {
-            // SAFETY, here and below: the assertions above.
-            let (packed, scales) =
-                unsafe { (weights[f].0.get_unchecked(block), weights[f].1.get_unchecked(block)) };
-            if R < FROM_CACHE {
-                prefetch(packed, F * blocks * size_of::<K::Packed>());
-                if block % 8 == 0 {
-                    prefetch(scales, F * blocks * SCALES);
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn tile<const R: usize, const F: usize>(
+        x: [&[Block]; R],
+        weights: [Self::Weights<'_>; F],
+    ) -> [[f32; R]; F] {
+        let blocks = x[0].len();
+        assert!(x.iter().all(|x| x.len() == blocks));
+        assert!(weights.iter().all(|w| w.codes.items.len() == blocks && w.scales.items.len() == blocks));
+        let mut sums = [[_mm512_setzero_ps(); R]; F];
+        for block in 0..blocks {
+            let mut even = [_mm512_setzero_si512(); F];
+            let mut odd = [_mm512_setzero_si512(); F];
+            let mut scale = [_mm512_setzero_ps(); F];
+            for f in 0..F {
+                // SAFETY, here and below: the assertions above.
+                let (packed, scales) = unsafe {
+                    (
+                        weights[f].codes.items.get_unchecked(block),
+                        weights[f].scales.items.get_unchecked(block),
+                    )
+                };
+                if R < FROM_CACHE {
+                    prefetch(packed, F * blocks * size_of::<K::Packed>());
+                    if block % 8 == 0 {
+                        prefetch(scales, F * blocks * SCALES);
+                    }
+                }
+                (even[f], odd[f]) = unsafe { K::unpack(packed) };
+                scale[f] = spread(*scales);
+            }
+            for r in 0..R {
+                let x = unsafe { x[r].get_unchecked(block) };
+                let (x_even, x_odd) = (load_codes(&x.even), load_codes(&x.odd));
+                let correction = unsafe { K::correction(load_i32(&x.correction)) };
+                let x_scale = load_f32(&x.scales);
+                for f in 0..F {
+                    let dot = _mm512_dpbusd_epi32(correction, even[f], x_even);
+                    let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(dot, odd[f], x_odd));
+                    sums[f][r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale[f], x_scale), sums[f][r]);
                 }
             }
-            (even[f], odd[f]) = unsafe { K::unpack(packed) };
-            scale[f] = spread(*scales);
         }
-        for r in 0..R {
-            let x = unsafe { x[r].get_unchecked(block) };
-            let (x_even, x_odd) = (load_codes(&x.even), load_codes(&x.odd));
-            let correction = unsafe { K::correction(load_i32(&x.correction)) };
-            let x_scale = load_f32(&x.scales);
-            for f in 0..F {
-                let dot = _mm512_dpbusd_epi32(correction, even[f], x_even);
-                let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(dot, odd[f], x_odd));
-                sums[f][r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale[f], x_scale), sums[f][r]);
-            }
-        }
+        fold_all(sums)
     }
-    fold_all(sums)
 }
 
 /// Four bf16 as f32, each in four lanes.

@@ -1,7 +1,7 @@
 //! Linear layers and the embedding, in every weight format.
 
 use candle_core::{Device, Tensor};
-use kimi_kernels::{Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bytes, reference};
+use kimi_kernels::{Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bf16, multiplies_bytes, reference};
 
 use super::harness::{Random, assert_close, numbers, unwritten};
 
@@ -55,11 +55,29 @@ fn int8_activations_equal_their_reference() {
         for rows in [1, 2, 3, 5, 8, 9, 33] {
             let x = random.tensor(&[rows, in_features]);
             let out = unwritten(&[rows, out_features]);
-            linear(&x, &weight, Activations::Int8, &out).unwrap();
+            linear(&x, &weight, Activations::Rounded, &out).unwrap();
             let what = format!("int8 × int4 [{out_features}, {in_features}] on {rows} rows");
             let rounded = reference::round_to_int8(&x).unwrap();
             let x = if multiplies_bytes() { rounded } else { x };
             assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-3);
+        }
+    }
+}
+
+#[test]
+fn bf16_activations_equal_their_reference() {
+    let mut random = Random::new(9);
+    // Columns that end inside of a block and of a pair among them.
+    for (out_features, in_features) in [(1, 1), (5, 33), (67, 158), (700, 640)] {
+        let weight = random.dense(DenseDtype::Bf16, out_features, in_features);
+        for rows in [1, 2, 3, 5, 8, 9, 33] {
+            let x = random.tensor(&[rows, in_features]);
+            let out = unwritten(&[rows, out_features]);
+            linear(&x, &weight, Activations::Rounded, &out).unwrap();
+            let what = format!("bf16 × bf16 [{out_features}, {in_features}] on {rows} rows");
+            let rounded = reference::round_to_bf16(&x).unwrap();
+            let x = if multiplies_bf16() { rounded } else { x };
+            assert_close(&what, &out, &reference::linear(&x, &weight).unwrap(), 1e-4);
         }
     }
 }
@@ -95,15 +113,16 @@ fn assert_rounded(stored: &Weight, weight: &Weight) {
 }
 
 #[test]
-fn int8_activations_keep_what_is_not_finite() {
+fn rounded_activations_keep_what_is_not_finite() {
     let mut random = Random::new(7);
-    let weight = random.int4(8, 256);
-    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+    let weights = [random.int4(8, 256), random.dense(DenseDtype::Bf16, 8, 256)];
+    let broken = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    for (weight, broken) in weights.iter().flat_map(|weight| broken.map(|broken| (weight, broken))) {
         let mut x = numbers(&random.tensor(&[3, 256]));
         x[256 + 200] = broken;
         let x = Tensor::from_vec(x, (3, 256), &Device::Cpu).unwrap();
         let out = unwritten(&[3, 8]);
-        linear(&x, &weight, Activations::Int8, &out).unwrap();
+        linear(&x, weight, Activations::Rounded, &out).unwrap();
         let finite = |row| numbers(&out.narrow(0, row, 1).unwrap()).iter().all(|n: &f32| n.is_finite());
         assert!(finite(0) && !finite(1) && finite(2), "{broken}");
     }
@@ -113,7 +132,7 @@ fn int8_activations_keep_what_is_not_finite() {
 fn a_row_does_not_depend_on_its_neighbours() {
     let mut random = Random::new(3);
     for (format, weight) in formats(&mut random, 300, 256) {
-        for activations in [Activations::F32, Activations::Int8] {
+        for activations in [Activations::F32, Activations::Rounded] {
             // Elsewhere more rows take a matrix product.
             let rows = if multiplies_bytes() { 70 } else { 16 };
             let x = random.tensor(&[rows, 256]);

@@ -105,10 +105,12 @@ impl Queries {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
         match self {
-            Self::Direct(linear) => linear.forward(x),
-            Self::LowRank { a, norm, b } => b.forward(&norm.forward(&a.forward(x)?)?),
+            Self::Direct(linear) => linear.forward(x, activations),
+            Self::LowRank { a, norm, b } => {
+                b.forward(&norm.forward(&a.forward(x, activations)?)?, activations)
+            }
         }
     }
 }
@@ -147,11 +149,11 @@ impl Attention {
     pub(crate) fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &Tensor) -> candle_core::Result<Tensor> {
         let MlaShape { heads, nope, rope, value, latent, .. } = self.shape;
         let rows = x.dim(0)?;
-        let q = self.queries.forward(x)?.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
+        let q = self.queries.forward(x, step.activations)?.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
         let q_pe = q.narrow(2, nope, rope)?; // [rows, heads, rope], a view
         rope_interleaved(&q_pe, &step.positions, step.rope)?;
 
-        let kv = self.kv_a.forward(x)?; // [rows, latent + rope]
+        let kv = self.kv_a.forward(x, step.activations)?; // [rows, latent + rope]
         let k_pe = kv.narrow(1, latent, rope)?; // [rows, rope], a view
         rope_interleaved(&k_pe, &step.positions, step.rope)?;
         let c = self.kv_a_norm.forward(&kv.narrow(1, 0, latent)?)?; // [rows, latent]
@@ -172,6 +174,6 @@ impl Attention {
             }
             first += count;
         }
-        self.output.forward(&values) // [rows, hidden]
+        self.output.forward(&values, step.activations) // [rows, hidden]
     }
 }

@@ -34,9 +34,9 @@ impl Linear {
     }
 
     /// f32 `[rows, in]` to f32 `[rows, out]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
         let out = Tensor::zeros((x.dim(0)?, self.weight.out_features), DType::F32, &Device::Cpu)?;
-        kimi_kernels::linear(x, &self.weight, Activations::F32, &out)?;
+        kimi_kernels::linear(x, &self.weight, activations, &out)?;
         Ok(out)
     }
 }

@@ -26,7 +26,7 @@ pub struct KimiModel {
 pub struct ModelOptions {
     /// Form of attention.
     pub attention: AttentionForm,
-    /// How exactly activations meet 4-bit weights. The default is exact.
+    /// How exactly activations meet weights. The default is exact.
     pub activations: Activations,
 }
 
@@ -121,7 +121,7 @@ impl KimiModel {
         gather_rows(&x, &batch.sample_rows, &sampled)?;
         let normed = self.norm.forward(&sampled)?; // [sample_rows, hidden]
         taps.tap(TapPoint::FinalNorm, &normed)?;
-        Ok(self.lm_head.forward(&normed)?) // [sample_rows, vocabulary]
+        Ok(self.lm_head.forward(&normed, self.options.activations)?) // [sample_rows, vocabulary]
     }
 
     fn step<'a>(&'a self, batch: &'a Batch) -> Step<'a> {

@@ -67,7 +67,7 @@ impl MixtureOfExperts {
 
     fn route(&self, x: &Tensor) -> candle_core::Result<ExpertPlan> {
         let (tokens, k) = (x.dim(0)?, self.experts_per_token);
-        let logits = self.router.forward(x)?; // [tokens, experts]
+        let logits = self.router.forward(x, Activations::F32)?; // [tokens, experts]
         let chosen = Tensor::zeros((tokens, k), DType::U32, &Device::Cpu)?; // [tokens, k]
         choose_experts(&logits, &self.correction_bias, self.routing, &chosen)?;
         let weights = Tensor::zeros((tokens, k), DType::F32, &Device::Cpu)?; // [tokens, k]
