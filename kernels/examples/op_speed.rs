@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Result, Tensor};
 use kimi_kernels::{
-    Activations, DenseDtype, MlaShape, PagedSpan, RopeTable, RouterConfig, SharedBytes, Weight, WeightData,
-    choose_experts, linear, mla_decode, mla_prefill, rms_norm, rope_interleaved,
+    Activations, DenseDtype, MlaLayer, MlaShape, PagedSpan, RopeTable, RouterConfig, SharedBytes, Weight,
+    WeightData, choose_experts, linear, mla_decode, mla_prefill, rms_norm, rope_interleaved,
 };
 
 const HIDDEN: usize = 7168;
@@ -73,14 +73,15 @@ fn small_ops() -> Result<()> {
 fn attention() -> Result<()> {
     let shape = MlaShape { heads: 64, nope: 128, rope: 64, value: 128, latent: 512, scale: 0.1447 };
     let kv_b = bf16(64 * 256, 512);
+    let layer = MlaLayer { kv_b: &kv_b, shape, activations: Activations::Rounded };
     let block_table: Vec<u32> = (0..256).collect();
     let cache = ramp(&[256, 16, 576])?.to_dtype(DType::BF16)?;
     let span = |start, rows| PagedSpan { block_table: &block_table, start, rows };
     let (q, out) = (ramp(&[1, 64, 192])?, ramp(&[1, 64 * 128])?);
-    let seconds = best(|| mla_decode(&q, &cache, &kv_b, &[span(4000, 1)], shape, &out))?;
+    let seconds = best(|| mla_decode(&q, &cache, layer, &[span(4000, 1)], &out))?;
     print("mla_decode 1 row, context 4001", seconds, "");
     let (q, out) = (ramp(&[512, 64, 192])?, ramp(&[512, 64 * 128])?);
-    let seconds = best(|| mla_prefill(&q, &cache, &kv_b, span(0, 512), shape, &out))?;
+    let seconds = best(|| mla_prefill(&q, &cache, layer, span(0, 512), &out))?;
     print("mla_prefill 512 rows, context 512", seconds, "");
     Ok(())
 }

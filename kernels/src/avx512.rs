@@ -9,7 +9,10 @@ mod accumulate;
 mod bf16;
 mod codes;
 mod dense;
+mod quantize;
 mod tiles;
+mod transpose;
+mod wide_codes;
 
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps,
@@ -105,27 +108,23 @@ impl Avx512 {
         out: Output<'_>,
     ) {
         let blocks = x[0].len();
-        // SAFETY: the formats need nothing beyond AVX-512 and VNNI.
-        unsafe {
-            match weights.width {
-                CodeWidth::Four => {
-                    tiles::multiply::<codes::Coded<codes::Int4>>(
-                        self,
-                        x,
-                        CodedWeights::new(weights, blocks),
-                        out,
-                    );
-                }
-                CodeWidth::Eight => {
-                    tiles::multiply::<codes::Coded<codes::Int8>>(
-                        self,
-                        x,
-                        CodedWeights::new(weights, blocks),
-                        out,
-                    );
-                }
+        match weights.width {
+            CodeWidth::Four => {
+                wide_codes::multiply(self, codes::Int4, x, CodedWeights::new(weights, blocks), out);
+            }
+            CodeWidth::Eight => {
+                wide_codes::multiply(self, codes::Int8, x, CodedWeights::new(weights, blocks), out);
             }
         }
+    }
+
+    /// The block of these numbers, as `quantized_rows::quantize` makes it.
+    pub(crate) fn quantize(
+        self,
+        numbers: &[f32; quantized_rows::COLUMNS],
+        block: &mut quantized_rows::Block,
+    ) {
+        quantize::quantize(self, numbers, block);
     }
 
     /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.

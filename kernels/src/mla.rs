@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, Device, Layout, Result, Tensor};
 
 use crate::{
-    Weight,
+    Activations, Weight,
     cpu::{RowsMut, RowsRef, expect_size},
     latent_cache::{LatentCache, PagedSpan, read_latents_reference},
     linear::dequantize,
@@ -27,6 +27,17 @@ pub struct MlaShape {
     pub scale: f32,
 }
 
+/// What an attention layer brings to its ops.
+#[derive(Clone, Copy, Debug)]
+pub struct MlaLayer<'a> {
+    /// Makes keys and values of latents: `[heads * (nope + value), latent]`, of each head its keys, then its values.
+    pub kv_b: &'a Weight,
+    /// Its sizes.
+    pub shape: MlaShape,
+    /// How exactly `kv_b` is multiplied.
+    pub activations: Activations,
+}
+
 impl MlaShape {
     /// Rows of `kv_b` that belong to one head: its keys, then its values.
     pub(crate) fn kv_rows(&self) -> usize {
@@ -37,13 +48,8 @@ impl MlaShape {
 /// Attention of one span written out with candle's own ops: keys and values of the whole context expanded from the
 /// latents, a causal mask, a softmax. `q` is f32 `[rows, heads, nope + rope]`; returns f32 `[rows, heads * value]`.
 /// Reference of [`mla_decode`](fn@crate::mla_decode) and [`mla_prefill`](fn@crate::mla_prefill).
-pub fn mla_reference(
-    q: &Tensor,
-    cache: &Tensor,
-    kv_b: &Weight,
-    span: PagedSpan<'_>,
-    shape: MlaShape,
-) -> Result<Tensor> {
+pub fn mla_reference(q: &Tensor, cache: &Tensor, layer: MlaLayer<'_>, span: PagedSpan<'_>) -> Result<Tensor> {
+    let MlaLayer { kv_b, shape, .. } = layer;
     let MlaShape { heads, nope, rope, value, latent, scale } = shape;
     let (rows, context) = (span.rows, span.context());
     let entries = read_latents_reference(cache, span.block_table, context, shape)?; // [context, latent + rope]
@@ -81,8 +87,7 @@ pub(crate) struct MlaArguments<'a> {
 impl<'a> MlaArguments<'a> {
     pub(crate) fn new(
         op: &str,
-        shape: MlaShape,
-        kv_b: &'a Weight,
+        MlaLayer { kv_b, shape, .. }: MlaLayer<'a>,
         (out, layout): (&'a mut CpuStorage, &Layout),
         [q, cache]: [(&'a CpuStorage, &Layout); 2],
         spans: &[PagedSpan<'_>],

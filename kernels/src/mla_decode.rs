@@ -9,11 +9,10 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    Activations, Weight,
     attention_product::{add_weighted, score},
     cpu::RowsRef,
     latent_cache::{LatentCache, PagedSpan},
-    mla::{MlaArguments, MlaShape},
+    mla::{MlaArguments, MlaLayer, MlaShape},
     output::{Output, in_parts},
     product::multiply,
     rounded_rows::RoundedRows,
@@ -34,18 +33,16 @@ const WIDENED: usize = 16;
 pub fn mla_decode(
     q: &Tensor,
     cache: &Tensor,
-    kv_b: &Weight,
+    layer: MlaLayer<'_>,
     spans: &[PagedSpan<'_>],
-    shape: MlaShape,
     out: &Tensor,
 ) -> Result<()> {
-    out.inplace_op3(q, cache, &MlaDecode { kv_b, spans, shape })
+    out.inplace_op3(q, cache, &MlaDecode { layer, spans })
 }
 
 struct MlaDecode<'a> {
-    kv_b: &'a Weight,
+    layer: MlaLayer<'a>,
     spans: &'a [PagedSpan<'a>],
-    shape: MlaShape,
 }
 
 impl InplaceOp3 for MlaDecode<'_> {
@@ -64,8 +61,7 @@ impl InplaceOp3 for MlaDecode<'_> {
     ) -> Result<()> {
         let mut arguments = MlaArguments::new(
             self.name(),
-            self.shape,
-            self.kv_b,
+            self.layer,
             (out, layout),
             [(q, q_layout), (cache, cache_layout)],
             self.spans,
@@ -80,7 +76,7 @@ impl InplaceOp3 for MlaDecode<'_> {
 impl MlaDecode<'_> {
     /// `[rows, heads, latent + rope]`: `scale * (q_nope · W_uk, q_pe)`.
     fn absorb(&self, arguments: &MlaArguments<'_>) -> Vec<f32> {
-        let MlaShape { heads, nope, latent, scale: factor, .. } = self.shape;
+        let MlaShape { heads, nope, latent, scale: factor, .. } = self.layer.shape;
         let (q, kv_b, width) = (&arguments.q, arguments.kv_b, arguments.cache.width());
         let rows = q.rows / heads;
         // Threads split the heads, so the result is made head by head: [heads, rows, latent].
@@ -90,7 +86,7 @@ impl MlaDecode<'_> {
             for first in (0..nope).step_by(WIDENED) {
                 let count = WIDENED.min(nope - first);
                 for (number, weight) in widened.chunks_exact_mut(latent).take(count).enumerate() {
-                    kv_b.read(head * self.shape.kv_rows() + first + number, weight);
+                    kv_b.read(head * self.layer.shape.kv_rows() + first + number, weight);
                 }
                 let keys: Vec<&[f32]> = widened.chunks_exact(latent).take(count).collect();
                 let data = &q.data[head * q.stride + first..];
@@ -110,7 +106,7 @@ impl MlaDecode<'_> {
 
     /// `[rows, heads, latent]`: the latents of each row's context, weighted by the softmax of its scores.
     fn attend(&self, queries: &[f32], cache: &LatentCache<'_>) -> Vec<f32> {
-        let MlaShape { heads, latent, .. } = self.shape;
+        let MlaShape { heads, latent, .. } = self.layer.shape;
         let jobs = self.jobs();
         let row = cache.width() + latent;
         let work: usize = jobs.iter().map(|job| job.context() * job.rows * job.heads * row).sum();
@@ -134,7 +130,7 @@ impl MlaDecode<'_> {
     /// Parts of the attention, in the order of queries: a few rows of a span with all heads, or, where there are fewer rows
     /// than threads, one row with some heads, and then each thread reads its entries.
     fn jobs(&self) -> Vec<Job<'_>> {
-        let heads = self.shape.heads;
+        let heads = self.layer.shape.heads;
         let rows: usize = self.spans.iter().map(|span| span.rows).sum();
         let part_heads = if rows < threads::count() { heads.div_ceil(threads::count()) } else { heads };
         // More parts than threads: see `linear.rs`.
@@ -161,15 +157,15 @@ impl MlaDecode<'_> {
 
     /// `out[row, head] = W_uv[head] · context[row, head]`.
     fn apply_values(&self, contexts: &[f32], arguments: &mut MlaArguments<'_>) {
-        let MlaShape { heads, nope, value, latent, .. } = self.shape;
+        let MlaShape { heads, nope, value, latent, .. } = self.layer.shape;
         let (kv_b, rows) = (arguments.kv_b, arguments.out.rows);
         let contexts = RowsRef { data: contexts, rows: rows * heads, width: latent, stride: latent };
-        let contexts = RoundedRows::new(contexts, Activations::F32, [kv_b]);
+        let contexts = RoundedRows::new(contexts, self.layer.activations, [kv_b]);
         let work = rows * heads * value * latent;
         in_parts(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, out| {
             let head = first / value;
             let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
-            multiply(&contexts, kv_b, head * self.shape.kv_rows() + nope, out);
+            multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
         });
     }
 }

@@ -8,12 +8,11 @@ use std::{cell::RefCell, ops::Range};
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    Weight,
     attention_product::{add_weighted, score},
     cpu::{RowsMut, RowsRef},
     latent_cache::PagedSpan,
-    linear::{Activations, linear_rows},
-    mla::{MlaArguments, MlaShape},
+    linear::linear_rows,
+    mla::{MlaArguments, MlaLayer, MlaShape},
     softmax::RunningSoftmax,
     threads,
     vectorized::scale,
@@ -29,18 +28,16 @@ const ROWS: usize = 128;
 pub fn mla_prefill(
     q: &Tensor,
     cache: &Tensor,
-    kv_b: &Weight,
+    layer: MlaLayer<'_>,
     span: PagedSpan<'_>,
-    shape: MlaShape,
     out: &Tensor,
 ) -> Result<()> {
-    out.inplace_op3(q, cache, &MlaPrefill { kv_b, span, shape })
+    out.inplace_op3(q, cache, &MlaPrefill { layer, span })
 }
 
 struct MlaPrefill<'a> {
-    kv_b: &'a Weight,
+    layer: MlaLayer<'a>,
     span: PagedSpan<'a>,
-    shape: MlaShape,
 }
 
 impl InplaceOp3 for MlaPrefill<'_> {
@@ -59,8 +56,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
     ) -> Result<()> {
         let arguments = MlaArguments::new(
             self.name(),
-            self.shape,
-            self.kv_b,
+            self.layer,
             (out, layout),
             [(q, q_layout), (cache, cache_layout)],
             &[self.span],
@@ -68,7 +64,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
         let MlaArguments { q, cache, kv_b, mut out } = arguments;
         let width = cache.width();
         let mut heads: Vec<Head> =
-            (0..self.shape.heads).map(|_| Head::new(self.span.rows, self.shape)).collect();
+            (0..self.layer.shape.heads).map(|_| Head::new(self.span.rows, self.layer.shape)).collect();
         let mut entries = vec![0.0; TILE * width];
         let mut kv = vec![0.0; TILE * kv_b.rows()];
         for first in (0..self.span.context()).step_by(TILE) {
@@ -76,12 +72,13 @@ impl InplaceOp3 for MlaPrefill<'_> {
             let entries = &mut entries[..count * width]; // [count, latent + rope]
             cache.read(self.span.block_table, first..first + count, entries);
             let kv = &mut kv[..count * kv_b.rows()]; // [count, heads * (nope + value)]
-            let latents = RowsRef { data: &*entries, rows: count, width: self.shape.latent, stride: width };
+            let latents =
+                RowsRef { data: &*entries, rows: count, width: self.layer.shape.latent, stride: width };
             let kv_width = kv_b.rows();
             linear_rows(
                 latents,
                 kv_b,
-                Activations::F32,
+                self.layer.activations,
                 &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );
             let tile = Tile { first, count, entries, kv };
@@ -91,7 +88,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
             });
         }
         for (head, state) in heads.iter().enumerate() {
-            state.write(head * self.shape.value, &mut out);
+            state.write(head * self.layer.shape.value, &mut out);
         }
         Ok(())
     }
@@ -148,7 +145,7 @@ impl MlaPrefill<'_> {
     /// Adds a tile's part to one head of all rows that see any of it, some rows at a time.
     fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scratch: &mut Scratch) {
         let Scratch { keys, queries, scores } = scratch;
-        let width = self.shape.nope + self.shape.rope;
+        let width = self.layer.shape.nope + self.layer.shape.rope;
         self.pack_keys(head, tile, keys);
         let keys: Vec<&[f32]> = keys.chunks_exact(width).collect();
         let first_row = tile.first.saturating_sub(self.span.start);
@@ -156,7 +153,9 @@ impl MlaPrefill<'_> {
             let rows = first..self.span.rows.min(first + ROWS);
             queries.clear();
             for row in rows.clone() {
-                queries.extend(q.row(row * self.shape.heads + head).iter().map(|q| self.shape.scale * q));
+                queries.extend(
+                    q.row(row * self.layer.shape.heads + head).iter().map(|q| self.layer.shape.scale * q),
+                );
             }
             scores.resize(rows.len() * tile.count, 0.0);
             // Also where a row must not look.
@@ -167,8 +166,8 @@ impl MlaPrefill<'_> {
 
     /// `[count, nope + rope]`: a head's keys, each with the part all heads share.
     fn pack_keys(&self, head: usize, tile: &Tile<'_>, keys: &mut Vec<f32>) {
-        let MlaShape { heads, nope, rope, latent, .. } = self.shape;
-        let kv_rows = self.shape.kv_rows();
+        let MlaShape { heads, nope, rope, latent, .. } = self.layer.shape;
+        let kv_rows = self.layer.shape.kv_rows();
         keys.clear();
         for (kv, entry) in tile.kv.chunks_exact(heads * kv_rows).zip(tile.entries.chunks_exact(latent + rope))
         {
@@ -186,7 +185,7 @@ impl MlaPrefill<'_> {
         tile: &Tile<'_>,
         scores: &mut [f32],
     ) {
-        let MlaShape { heads, nope, value, .. } = self.shape;
+        let MlaShape { heads, nope, value, .. } = self.layer.shape;
         let values_out = &mut state.values[rows.start * value..rows.end * value];
         let per_row = scores.chunks_exact_mut(tile.count).zip(&mut state.softmax[rows.clone()]);
         for ((row, out), (scores, softmax)) in
@@ -197,9 +196,9 @@ impl MlaPrefill<'_> {
             unseen.fill(0.0);
             scale(out, softmax.update(seen));
         }
-        let positions = tile.kv.chunks_exact(heads * self.shape.kv_rows());
+        let positions = tile.kv.chunks_exact(heads * self.layer.shape.kv_rows());
         let values: Vec<&[f32]> =
-            positions.map(|kv| &kv[head * self.shape.kv_rows() + nope..][..value]).collect();
+            positions.map(|kv| &kv[head * self.layer.shape.kv_rows() + nope..][..value]).collect();
         let weights = RowsRef { data: scores, rows: rows.len(), width: tile.count, stride: tile.count };
         add_weighted((values_out, value), weights, &values);
     }

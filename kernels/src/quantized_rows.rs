@@ -1,6 +1,8 @@
 //! Activations in 8 bits, for products with 4-bit weights.
 
-use crate::{cpu::RowsRef, threads, vectorized::vectorized};
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::Avx512;
+use crate::{cpu::RowsRef, threads};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -16,10 +18,10 @@ pub(crate) struct Block {
     pub(crate) even: [i8; 64],
     /// Codes of columns 1, 3, 5, …
     pub(crate) odd: [i8; 64],
-    /// `-8 * Σ code` of each 8 columns. Weights are stored as `q + 8`; this takes the 8 away.
-    pub(crate) correction: [i32; 16],
-    /// The scale of each 8 columns.
-    pub(crate) scales: [f32; 16],
+    /// `-8 * Σ code` of each group. Weights are stored as `q + 8`; this takes the 8 away.
+    pub(crate) correction: [i32; COLUMNS / GROUP],
+    /// The scale of each group.
+    pub(crate) scales: [f32; COLUMNS / GROUP],
 }
 
 /// Rows in 8 bits. Columns after the last one count nothing.
@@ -33,7 +35,7 @@ impl QuantizedRows {
     /// that what becomes of it is not finite either.
     pub(crate) fn new(x: RowsRef<'_>) -> Self {
         let row_blocks = x.width.div_ceil(COLUMNS);
-        let zero = Block { even: [0; 64], odd: [0; 64], correction: [0; 16], scales: [0.0; 16] };
+        let zero = Block { even: [0; 64], odd: [0; 64], correction: [0; 4], scales: [0.0; 4] };
         let mut blocks = vec![zero; x.rows * row_blocks];
         threads::chunks_mut(&mut blocks, row_blocks.max(1), x.rows * x.width, |row, blocks| {
             for (numbers, block) in x.row(row).chunks(COLUMNS).zip(blocks) {
@@ -54,34 +56,54 @@ impl QuantizedRows {
     }
 }
 
-vectorized! {
-    fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
-        for group in 0..COLUMNS / GROUP {
-            let numbers = &numbers[group * GROUP..][..GROUP];
-            let mut largest = [0.0_f32; 8];
-            let mut not_finite = [0.0_f32; 8];
-            for eight in numbers.chunks_exact(8) {
-                for lane in 0..8 {
-                    largest[lane] = if eight[lane].abs() > largest[lane] { eight[lane].abs() } else { largest[lane] };
-                    not_finite[lane] += eight[lane] * 0.0;
-                }
-            }
-            let largest = largest.iter().fold(0.0_f32, |a, b| a.max(*b));
-            let inverse = if largest > 0.0 { 1.0 / largest * 127.0 } else { 0.0 };
-            let scale = largest / 127.0 + not_finite.iter().sum::<f32>();
-            for eight in 0..GROUP / 8 {
-                let mut sum = 0;
-                for pair in 0..4 {
-                    let at = group * GROUP / 2 + eight * 4 + pair;
-                    let even = (numbers[eight * 8 + pair * 2] * inverse).round_ties_even() as i8;
-                    let odd = (numbers[eight * 8 + pair * 2 + 1] * inverse).round_ties_even() as i8;
-                    block.even[at] = even;
-                    block.odd[at] = odd;
-                    sum += i32::from(even) + i32::from(odd);
-                }
-                block.correction[group * 4 + eight] = -8 * sum;
-                block.scales[group * 4 + eight] = scale;
-            }
+fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = Avx512::detect() {
+        return avx512.quantize(numbers, block);
+    }
+    quantize_reference(numbers, block);
+}
+
+fn quantize_reference(numbers: &[f32; COLUMNS], block: &mut Block) {
+    for (group, numbers) in numbers.as_chunks::<GROUP>().0.iter().enumerate() {
+        let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+        let (inverse, scale) = inverse_and_scale(largest, numbers.iter().all(|number| number.is_finite()));
+        let code = |number: f32| (number * inverse).round_ties_even() as i8;
+        let mut sum = 0;
+        for (pair, [even, odd]) in numbers.as_chunks().0.iter().enumerate() {
+            let (even, odd) = (code(*even), code(*odd));
+            block.even[group * GROUP / 2 + pair] = even;
+            block.odd[group * GROUP / 2 + pair] = odd;
+            sum += i32::from(even) + i32::from(odd);
+        }
+        block.correction[group] = -8 * sum;
+        block.scales[group] = scale;
+    }
+}
+
+/// What a group's numbers are multiplied with to become codes, and what codes are multiplied with to become numbers.
+pub(crate) fn inverse_and_scale(largest: f32, finite: bool) -> (f32, f32) {
+    let inverse = if largest > 0.0 { 1.0 / largest * 127.0 } else { 0.0 };
+    (inverse, if finite { largest / 127.0 } else { f32::NAN })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_make_the_same_blocks() {
+        let zero = Block { even: [0; 64], odd: [0; 64], correction: [0; 4], scales: [0.0; 4] };
+        for seed in 0..200_u32 {
+            let number =
+                |i: usize| (seed.wrapping_mul(2_654_435_761) ^ (i as u32).wrapping_mul(40_503)) % 4001;
+            let magnitude = [0.0, 1e-30, 1.0, 3e4][seed as usize % 4];
+            let numbers = std::array::from_fn(|i| (number(i) as f32 - 2000.0) / 2000.0 * magnitude);
+            let [mut found, mut expected] = [zero.clone(), zero.clone()];
+            quantize(&numbers, &mut found);
+            quantize_reference(&numbers, &mut expected);
+            assert_eq!((found.even, found.odd), (expected.even, expected.odd));
+            assert_eq!((found.correction, found.scales), (expected.correction, expected.scales));
         }
     }
 }

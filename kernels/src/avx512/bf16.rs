@@ -24,7 +24,6 @@ pub(super) enum Bf16Pairs {}
 impl Format for Bf16Pairs {
     type Input = Block;
     type Weights<'a> = PerFeature<'a, u8>;
-    const FEATURES: usize = 4;
 
     fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
         weights.features(range)

@@ -1,23 +1,31 @@
 //! Weights of 4 or 8 bits with activations of 8 bits: integer dot products of each group, scaled and summed in f32.
+//!
+//! A result is `(s0 + s1) + (s2 + s3)`, where `s0` is the sum over the first groups of all blocks, in order, and so on. Integer
+//! sums are exact, so the tiles here and those of `wide_codes.rs` agree to the last bit.
 
 use std::{
     arch::x86_64::{
-        __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-        _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_permutexvar_epi16, _mm512_mul_ps, _mm512_set1_epi8,
-        _mm512_set1_epi64, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_srli_epi16,
+        __m512, __m512i, _mm_add_ps, _mm_set_epi32, _mm_storeu_ps, _mm256_set_epi64x, _mm512_add_epi32,
+        _mm512_and_si512, _mm512_castps512_ps128, _mm512_castsi128_si512, _mm512_castsi256_si512,
+        _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_extractf32x4_ps,
+        _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_permutexvar_epi16, _mm512_mul_ps,
+        _mm512_permutexvar_epi32, _mm512_set_epi32, _mm512_set1_epi8, _mm512_setzero_ps,
+        _mm512_setzero_si512, _mm512_srli_epi16, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
     },
     marker::PhantomData,
     ops::Range,
 };
 
 use super::{
-    CodeRows, FROM_CACHE, fold_all, load_bytes, load_f32, prefetch,
+    CodeRows, FROM_CACHE, load_bytes, prefetch,
     tiles::{Format, PerFeature},
+    transpose::transpose,
 };
 use crate::quantized_rows::{Block, COLUMNS, GROUP};
 
 /// Bytes of a block's scales.
-const SCALES: usize = COLUMNS / GROUP * 2;
+pub(super) const SCALES: usize = COLUMNS / GROUP * 2;
 
 /// How a block's codes lie.
 pub(super) trait Codes: Copy {
@@ -30,12 +38,14 @@ pub(super) trait Codes: Copy {
     /// The CPU must have AVX-512 F and BW.
     unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i);
 
-    /// What to add to the products to take away what codes are stored with on top, given that of 4 bits: -8 times the sum of the
-    /// activations.
+    /// The same of sixteen blocks, lane by lane: four columns of each, then the next four.
     ///
     /// # Safety
-    /// The CPU must have AVX-512 F.
-    unsafe fn correction(of_int4: __m512i) -> __m512i;
+    /// As for [`Self::unpack`].
+    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16];
+
+    /// A code is stored as `q + 8 * STEPS`.
+    const STEPS: i32;
 }
 
 #[derive(Clone, Copy)]
@@ -46,23 +56,24 @@ pub(super) struct Int8;
 
 impl Codes for Int4 {
     type Packed = [u8; COLUMNS / 2];
+    const STEPS: i32 = 1;
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i) {
-        let (packed, low) = (load_bytes(packed), _mm512_set1_epi8(15));
-        (_mm512_and_si512(packed, low), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), low))
+        nibbles(load_bytes(packed))
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn correction(of_int4: __m512i) -> __m512i {
-        of_int4
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16] {
+        transpose(packed.map(|packed| load_bytes(packed))).map(|packed| nibbles(packed))
     }
 }
 
 impl Codes for Int8 {
     type Packed = [[u8; COLUMNS / 2]; 2];
+    const STEPS: i32 = 16;
 
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -72,27 +83,30 @@ impl Codes for Int8 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn correction(of_int4: __m512i) -> __m512i {
-        _mm512_slli_epi32::<4>(of_int4)
+    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16] {
+        let even = transpose(packed.map(|[even, _]| load_bytes(even)));
+        let odd = transpose(packed.map(|[_, odd]| load_bytes(odd)));
+        std::array::from_fn(|column| (even[column], odd[column]))
     }
+}
+
+/// The lower ones of bytes, and the upper ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(bytes: __m512i) -> (__m512i, __m512i) {
+    let low = _mm512_set1_epi8(15);
+    (_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low))
 }
 
 /// Blocks of columns with activations of 8 bits.
 pub(super) struct Coded<K>(PhantomData<K>);
 
 /// Codes and scales of blocks of columns.
+#[derive(Clone, Copy)]
 pub(super) struct CodedWeights<'a, K: Codes> {
-    codes: PerFeature<'a, K::Packed>,
-    scales: PerFeature<'a, [u8; SCALES]>,
+    pub(super) codes: PerFeature<'a, K::Packed>,
+    pub(super) scales: PerFeature<'a, [u8; SCALES]>,
 }
-
-impl<K: Codes> Clone for CodedWeights<'_, K> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<K: Codes> Copy for CodedWeights<'_, K> {}
 
 impl<'a, K: Codes> CodedWeights<'a, K> {
     /// Rows of `blocks` whole blocks.
@@ -111,7 +125,6 @@ impl<'a, K: Codes> CodedWeights<'a, K> {
 impl<K: Codes + 'static> Format for Coded<K> {
     type Input = Block;
     type Weights<'a> = CodedWeights<'a, K>;
-    const FEATURES: usize = 2;
 
     fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
         let CodedWeights { codes, scales } = weights;
@@ -126,14 +139,16 @@ impl<K: Codes + 'static> Format for Coded<K> {
         let blocks = x[0].len();
         assert!(x.iter().all(|x| x.len() == blocks));
         assert!(weights.iter().all(|w| w.codes.items.len() == blocks && w.scales.items.len() == blocks));
-        let mut sums = [[_mm512_setzero_ps(); R]; F];
+        // Four features are multiplied together; fewer come more than once.
+        let weights: [_; 4] = std::array::from_fn(|f| weights[f.min(F - 1)]);
+        let mut sums = [_mm512_setzero_ps(); R];
         for block in 0..blocks {
-            let mut even = [_mm512_setzero_si512(); F];
-            let mut odd = [_mm512_setzero_si512(); F];
-            let mut scale = [_mm512_setzero_ps(); F];
-            for f in 0..F {
+            let mut even = [_mm512_setzero_si512(); 4];
+            let mut odd = [_mm512_setzero_si512(); 4];
+            let mut scales = [[0; SCALES]; 4];
+            for f in 0..4 {
                 // SAFETY, here and below: the assertions above.
-                let (packed, scales) = unsafe {
+                let (packed, scale) = unsafe {
                     (
                         weights[f].codes.items.get_unchecked(block),
                         weights[f].scales.items.get_unchecked(block),
@@ -142,46 +157,84 @@ impl<K: Codes + 'static> Format for Coded<K> {
                 if R < FROM_CACHE {
                     prefetch(packed, F * blocks * size_of::<K::Packed>());
                     if block % 8 == 0 {
-                        prefetch(scales, F * blocks * SCALES);
+                        prefetch(scale, F * blocks * SCALES);
                     }
                 }
                 (even[f], odd[f]) = unsafe { K::unpack(packed) };
-                scale[f] = spread(*scales);
+                scales[f] = *scale;
             }
+            let scale = by_group(scales);
             for r in 0..R {
                 let x = unsafe { x[r].get_unchecked(block) };
                 let (x_even, x_odd) = (load_codes(&x.even), load_codes(&x.odd));
-                let correction = unsafe { K::correction(load_i32(&x.correction)) };
-                let x_scale = load_f32(&x.scales);
-                for f in 0..F {
-                    let dot = _mm512_dpbusd_epi32(correction, even[f], x_even);
-                    let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(dot, odd[f], x_odd));
-                    sums[f][r] = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale[f], x_scale), sums[f][r]);
+                let mut dots = [_mm512_setzero_si512(); 4];
+                for f in 0..4 {
+                    dots[f] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), even[f], x_even);
+                    dots[f] = _mm512_dpbusd_epi32(dots[f], odd[f], x_odd);
                 }
+                let correction = spread(x.correction.map(|number| number * K::STEPS));
+                let dots = _mm512_add_epi32(add_quads(dots), correction);
+                let scale = _mm512_mul_ps(
+                    scale,
+                    _mm512_castsi512_ps(spread(x.scales.map(|scale| scale.to_bits().cast_signed()))),
+                );
+                sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, sums[r]);
             }
         }
-        fold_all(sums)
+        let sums = sums.map(|sums| fold_groups(sums));
+        std::array::from_fn(|f| std::array::from_fn(|r| sums[r][f]))
     }
 }
 
-/// Four bf16 as f32, each in four lanes.
+/// Of each group of columns the sums of four features' dot products: lane `4 * group + feature`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_quads([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+}
+
+/// Four features' scales of four groups, bf16, as f32: lane `4 * group + feature`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn spread(scales: [u8; SCALES]) -> __m512 {
+fn by_group([a, b, c, d]: [[u8; SCALES]; 4]) -> __m512 {
     // 16-bit places: zero below, the scale above, which makes it an f32.
     const PLACES: [i16; 32] = {
         let mut places = [0; 32];
         let mut place = 0;
         while place < 32 {
-            places[place] = (place / 8) as i16;
+            let (group, feature) = (place / 8, place / 2 % 4);
+            places[place] = (feature * 4 + group) as i16;
             place += 1;
         }
         places
     };
     // SAFETY: the array has the 64 bytes that are read.
     let places = unsafe { _mm512_loadu_si512(PLACES.as_ptr().cast()) };
-    let scales = _mm512_set1_epi64(i64::from_le_bytes(scales));
+    let [a, b, c, d] = [a, b, c, d].map(i64::from_le_bytes);
+    let scales = _mm512_castsi256_si512(_mm256_set_epi64x(d, c, b, a));
     _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaa_aaaa, places, scales))
+}
+
+/// Each of four numbers in four lanes: 0, 0, 0, 0, 1, 1, …
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn spread([a, b, c, d]: [i32; 4]) -> __m512i {
+    let places = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    _mm512_permutexvar_epi32(places, _mm512_castsi128_si512(_mm_set_epi32(d, c, b, a)))
+}
+
+/// The groups' sums together, two and two: that of each feature.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fold_groups(sums: __m512) -> [f32; 4] {
+    let first = _mm_add_ps(_mm512_castps512_ps128(sums), _mm512_extractf32x4_ps::<1>(sums));
+    let last = _mm_add_ps(_mm512_extractf32x4_ps::<2>(sums), _mm512_extractf32x4_ps::<3>(sums));
+    let mut out = [0.0; 4];
+    // SAFETY: the array has room for the four numbers that are written.
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(first, last)) };
+    out
 }
 
 #[inline]
@@ -189,11 +242,4 @@ fn spread(scales: [u8; SCALES]) -> __m512 {
 fn load_codes(codes: &[i8; 64]) -> __m512i {
     // SAFETY: the array has the 64 bytes that are read; the instruction does not ask for alignment.
     unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_i32(numbers: &[i32; 16]) -> __m512i {
-    // SAFETY: as for `load_codes`.
-    unsafe { _mm512_loadu_si512(numbers.as_ptr().cast()) }
 }

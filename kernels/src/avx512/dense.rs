@@ -26,7 +26,6 @@ macro_rules! format {
         impl Format for $format {
             type Input = f32;
             type Weights<'a> = PerFeature<'a, $number>;
-            const FEATURES: usize = 4;
 
             fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
                 weights.features(range)

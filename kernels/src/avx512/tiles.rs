@@ -14,9 +14,6 @@ pub(super) trait Format {
     type Input;
     /// Weights of some features.
     type Weights<'a>: Copy;
-    /// Features of a tile of many rows: 4 if the registers suffice, else 2.
-    const FEATURES: usize;
-
     /// The weights of some of the features.
     fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_>;
 
@@ -31,18 +28,11 @@ pub(super) trait Format {
 }
 
 /// Equal numbers of something for each feature, one feature after the other.
+#[derive(Clone, Copy)]
 pub(super) struct PerFeature<'a, T> {
     pub(super) items: &'a [T],
     pub(super) count: usize,
 }
-
-impl<T> Clone for PerFeature<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for PerFeature<'_, T> {}
 
 impl<T> PerFeature<'_, T> {
     pub(super) fn features(self, range: Range<usize>) -> Self {
@@ -69,45 +59,28 @@ pub(super) unsafe fn multiply<K: Format>(
             // SAFETY: as this function's.
             row += unsafe {
                 match x.len() - row {
-                    6.. => many_rows::<K, 6>(proof, x, row, weights, &mut out),
-                    4..6 => many_rows::<K, 4>(proof, x, row, weights, &mut out),
-                    2..4 => some_rows::<K, 2, 4>(proof, x, row, weights, &mut out),
-                    _ => some_rows::<K, 1, 4>(proof, x, row, weights, &mut out),
+                    6.. => some_rows::<K, 6>(proof, x, row, weights, &mut out),
+                    4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut out),
+                    2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut out),
+                    _ => some_rows::<K, 1>(proof, x, row, weights, &mut out),
                 }
             };
         }
     }
 }
 
-/// # Safety
-/// As [`multiply`].
-unsafe fn many_rows<K: Format, const R: usize>(
-    proof: Avx512,
-    all: &[&[K::Input]],
-    first: usize,
-    weights: K::Weights<'_>,
-    out: &mut Output<'_>,
-) -> usize {
-    // SAFETY: as this function's.
-    unsafe {
-        match K::FEATURES {
-            2 => some_rows::<K, R, 2>(proof, all, first, weights, out),
-            _ => some_rows::<K, R, 4>(proof, all, first, weights, out),
-        }
-    }
-}
-
-/// `R` rows from `first` with up to [`FEATURES`] features, `F` at a time. Returns `R`.
+/// `R` rows from `first` with up to [`FEATURES`] features. Returns `R`.
 ///
 /// # Safety
 /// As [`multiply`].
-unsafe fn some_rows<K: Format, const R: usize, const F: usize>(
+unsafe fn some_rows<K: Format, const R: usize>(
     _: Avx512,
     all: &[&[K::Input]],
     first: usize,
     weights: K::Weights<'_>,
     out: &mut Output<'_>,
 ) -> usize {
+    const F: usize = 4;
     let x: [&[K::Input]; R] = std::array::from_fn(|row| all[first + row]);
     let weights = |feature: usize| K::features(weights, feature..feature + 1);
     let features = out.features();

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
-    DenseDtype, MlaShape, PagedSpan, Weight, fp8_entry_bytes, mla_decode, mla_prefill, read_block, reference,
-    write_block, write_latents,
+    Activations, DenseDtype, MlaLayer, MlaShape, PagedSpan, Weight, fp8_entry_bytes, mla_decode, mla_prefill,
+    read_block, reference, write_block, write_latents,
 };
 
 use super::harness::{Random, assert_close, unwritten};
@@ -50,6 +50,10 @@ impl Case {
         Self { block_table: random.permutation(blocks), random, cache, kv_b }
     }
 
+    fn layer(&self) -> MlaLayer<'_> {
+        MlaLayer { kv_b: &self.kv_b, shape: SHAPE, activations: Activations::F32 }
+    }
+
     fn span(&self, start: usize, rows: usize) -> PagedSpan<'_> {
         PagedSpan { block_table: &self.block_table, start, rows }
     }
@@ -68,13 +72,13 @@ fn both_forms_equal_the_reference() {
             let mut case = Case::new(30, start + rows, block_size, dtype);
             let q = case.queries(rows);
             let span = case.span(start, rows);
-            let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+            let expected = reference::mla(&q, &case.cache, case.layer(), span).unwrap();
             let what = format!("{rows} rows after {start}, blocks of {block_size}, {dtype:?}");
             let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
-            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap();
+            mla_decode(&q, &case.cache, case.layer(), &[span], &out).unwrap();
             assert_close(&format!("absorbed, {what}"), &out, &expected, 1e-4);
             let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
-            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap();
+            mla_prefill(&q, &case.cache, case.layer(), span, &out).unwrap();
             assert_close(&format!("expanded, {what}"), &out, &expected, 1e-4);
         }
     }
@@ -91,11 +95,11 @@ fn decode_serves_sequences_of_different_lengths() {
         PagedSpan { block_table: &other, start: 100, rows: 1 },
     ];
     let out = unwritten(&[4, SHAPE.heads * SHAPE.value]);
-    mla_decode(&q, &case.cache, &case.kv_b, &spans, SHAPE, &out).unwrap();
+    mla_decode(&q, &case.cache, case.layer(), &spans, &out).unwrap();
     let mut row = 0;
     for span in spans {
         let q = q.narrow(0, row, span.rows).unwrap();
-        let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+        let expected = reference::mla(&q, &case.cache, case.layer(), span).unwrap();
         assert_close("row", &out.narrow(0, row, span.rows).unwrap(), &expected, 1e-4);
         row += span.rows;
     }
@@ -106,13 +110,13 @@ fn large_scores_do_not_overflow() {
     let mut case = Case::new(32, 600, 16, DType::F32);
     let q = (case.queries(40) * 1000.0).unwrap();
     let span = case.span(560, 40);
-    let expected = reference::mla(&q, &case.cache, &case.kv_b, span, SHAPE).unwrap();
+    let expected = reference::mla(&q, &case.cache, case.layer(), span).unwrap();
     for absorbed in [true, false] {
         let out = unwritten(&[40, SHAPE.heads * SHAPE.value]);
         if absorbed {
-            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap();
+            mla_decode(&q, &case.cache, case.layer(), &[span], &out).unwrap();
         } else {
-            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap();
+            mla_prefill(&q, &case.cache, case.layer(), span, &out).unwrap();
         }
         // Scores of thousands: their own rounding decides close races, so compare loosely; infinities would show.
         assert_close("large", &out, &expected, 2e-2);
@@ -194,8 +198,8 @@ fn short_and_wrong_block_tables_are_refused() {
     for (block_table, message) in [(&[0, 1][..], "need 3 blocks"), (&[0, 1, 5][..], "block 5 of 5")] {
         let span = PagedSpan { block_table, start: 16, rows: 1 };
         let errors = [
-            mla_decode(&q, &case.cache, &case.kv_b, &[span], SHAPE, &out).unwrap_err(),
-            mla_prefill(&q, &case.cache, &case.kv_b, span, SHAPE, &out).unwrap_err(),
+            mla_decode(&q, &case.cache, case.layer(), &[span], &out).unwrap_err(),
+            mla_prefill(&q, &case.cache, case.layer(), span, &out).unwrap_err(),
             write_latents(
                 &Tensor::zeros((1, SHAPE.latent), DType::F32, &Device::Cpu).unwrap(),
                 &Tensor::zeros((1, SHAPE.rope), DType::F32, &Device::Cpu).unwrap(),

@@ -1,7 +1,9 @@
 //! Linear layers and the embedding, in every weight format.
 
 use candle_core::{Device, Tensor};
-use kimi_kernels::{Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bf16, multiplies_bytes, reference};
+use kimi_kernels::{
+    Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bf16, multiplies_bytes, reference,
+};
 
 use super::harness::{Random, assert_close, numbers, unwritten};
 

@@ -6,7 +6,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
-    Activations, MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved, write_latents,
+    Activations, MlaLayer, MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved,
+    write_latents,
 };
 
 use crate::{
@@ -160,6 +161,7 @@ impl Attention {
         write_latents(&c, &k_pe, &step.spans, cache)?;
 
         let values = Tensor::zeros((rows, heads * value), DType::F32, &Device::Cpu)?; // [rows, heads * value]
+        let layer = MlaLayer { kv_b: self.kv_b.weight(), shape: self.shape, activations: step.activations };
         let mut first = 0;
         // Neighbours that use the absorbed form share one call; an expanded span is alone in its chunk.
         let is_absorbed = |span: &PagedSpan<'_>| step.form.is_absorbed(span, self.shape);
@@ -168,9 +170,9 @@ impl Attention {
             let q = q.narrow(0, first, count)?; // [count, heads, nope + rope], a view
             let out = values.narrow(0, first, count)?; // [count, heads * value], a view
             if is_absorbed(&spans[0]) {
-                mla_decode(&q, cache, self.kv_b.weight(), spans, self.shape, &out)?;
+                mla_decode(&q, cache, layer, spans, &out)?;
             } else {
-                mla_prefill(&q, cache, self.kv_b.weight(), spans[0], self.shape, &out)?;
+                mla_prefill(&q, cache, layer, spans[0], &out)?;
             }
             first += count;
         }
