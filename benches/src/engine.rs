@@ -147,11 +147,13 @@ impl Engine {
         self.depth.iter().flat_map(at).collect()
     }
 
-    /// Seconds of a step. The cache behind the rows is zeros, which take as long as anything else.
+    /// Seconds of a step. The cache behind the rows is zeros, written, so that each page of it exists.
     fn measure(&self, model: &KimiModel, case: Case, dice: &mut ChaCha8Rng) -> Result<f64> {
         let blocks = case.context().div_ceil(BLOCK_SIZE);
         let config = model.config();
         let mut kv = KvPool::new(config, blocks * case.sequences, BLOCK_SIZE, self.kv_dtype.into())?;
+        let zeros = vec![0; kv.bytes_per_block()];
+        (0..kv.block_count() as u32).try_for_each(|block| kv.write_block(block, &zeros))?;
         let mut step = |number: usize| -> Result<()> {
             let spans = (0..case.sequences).map(|sequence| SequenceSpan {
                 rows: sequence * case.rows..(sequence + 1) * case.rows,

@@ -15,8 +15,8 @@ mod transpose;
 mod wide_codes;
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512i, _MM_HINT_T0, _mm_add_ps, _mm_prefetch, _mm_storeu_ps, _mm256_add_ps,
-    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256,
+    __m256, __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_add_ps, _mm_prefetch, _mm_storeu_ps,
+    _mm256_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256,
     _mm512_extractf32x8_ps, _mm512_loadu_ps, _mm512_loadu_si512,
 };
 
@@ -88,16 +88,30 @@ impl Avx512 {
         }
     }
 
-    /// [`Self::multiply`] with bf16 on both sides, for rows of so many columns.
+    /// [`Self::multiply`] with bf16 on both sides, for weights of so many columns.
     pub(crate) fn multiply_bf16(
         self,
         x: &[&[bf16_rows::Block]],
         (items, columns): (&[u8], usize),
         out: Output<'_>,
     ) {
+        self.multiply_pairs::<bf16::Bf16Pairs<true>>(x, PerFeature { items, count: columns * 2 }, out);
+    }
+
+    /// [`Self::multiply_bf16`] for weights that are near already.
+    pub(crate) fn multiply_near_bf16(
+        self,
+        x: &[&[bf16_rows::Block]],
+        (items, columns): (&[u8], usize),
+        out: Output<'_>,
+    ) {
+        self.multiply_pairs::<bf16::Bf16Pairs<false>>(x, PerFeature { items, count: columns * 2 }, out);
+    }
+
+    fn multiply_pairs<K: tiles::Format>(self, x: &[&[K::Input]], weights: K::Weights<'_>, out: Output<'_>) {
         assert!(self.bf16);
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<bf16::Bf16Pairs>(self, x, PerFeature { items, count: columns * 2 }, out) };
+        unsafe { tiles::multiply::<K>(self, x, weights, out) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
@@ -127,8 +141,23 @@ impl Avx512 {
         quantize::quantize(self, numbers, block);
     }
 
+    /// Asks for numbers that will be needed soon, for the second-level cache.
+    #[expect(clippy::unused_self, reason = "a proof, as elsewhere")]
+    pub(crate) fn prefetch<T>(self, numbers: &[T]) {
+        let bytes = numbers.as_ptr().cast::<i8>();
+        for line in (0..size_of_val(numbers)).step_by(64) {
+            // SAFETY: nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_add(line)) };
+        }
+    }
+
     /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
-    pub(crate) fn add_product(self, out: (&mut [f32], usize), weights: RowsRef<'_>, terms: &[&[f32]]) {
+    pub(crate) fn add_product<T: accumulate::Term>(
+        self,
+        out: (&mut [f32], usize),
+        weights: RowsRef<'_>,
+        terms: &[&[T]],
+    ) {
         accumulate::add_product(self, out, weights, terms);
     }
 }

@@ -29,6 +29,10 @@ impl Bf16Rows {
         Self { blocks, row_blocks }
     }
 
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[Block]> {
+        self.blocks.chunks_exact(self.row_blocks.max(1))
+    }
+
     pub(crate) fn row(&self, row: usize) -> &[Block] {
         &self.blocks[row * self.row_blocks..][..self.row_blocks]
     }

@@ -163,6 +163,10 @@ impl<'a> LatentCache<'a> {
         self.latent + self.rope
     }
 
+    pub(crate) fn is_bf16(&self) -> bool {
+        matches!(self.numbers, CacheNumbers::Bf16(_))
+    }
+
     /// Fails unless every position that `span` needs has a block.
     pub(crate) fn check(&self, op: &str, span: PagedSpan<'_>) -> Result<()> {
         self.shape.check(op, span)
@@ -186,6 +190,21 @@ impl<'a> LatentCache<'a> {
         buffer.resize(positions.len() * self.width(), 0.0);
         self.read(block_table, positions, buffer);
         buffer.chunks_exact(self.width()).collect()
+    }
+
+    /// The entries of `positions` where they lie, if they are bf16: those of a block together, one after the other. The span
+    /// they belong to was checked.
+    pub(crate) fn bf16_runs(&self, block_table: &[u32], positions: Range<usize>) -> Option<Vec<&'a [bf16]>> {
+        let CacheNumbers::Bf16(data) = self.numbers else { return None };
+        let CacheShape { block_size, width, .. } = self.shape;
+        let mut runs = Vec::with_capacity(positions.len() / block_size + 2);
+        let mut first = positions.start;
+        while first < positions.end {
+            let count = (block_size - first % block_size).min(positions.end - first);
+            runs.push(&data[self.shape.offset(block_table, first)..][..count * width]);
+            first += count;
+        }
+        Some(runs)
     }
 
     /// Copies the entries of `positions` to `out`, `[positions, width]`. The span they belong to was checked.

@@ -3,8 +3,10 @@
 mod attention_product;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16_attention;
 mod bf16_rows;
 mod cache_blocks;
+mod cached_entries;
 mod cpu;
 mod embedding;
 mod gated_mlp;
@@ -30,7 +32,7 @@ mod vectorized;
 mod weight;
 mod weight_rows;
 
-pub use cache_blocks::{read_block, write_block};
+pub use cache_blocks::{read_block, write_block, zeroed_cache};
 pub use cpu::add_assign;
 pub use embedding::embed;
 pub use gated_mlp::{GatedMlp, gated_mlps};

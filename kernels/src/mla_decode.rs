@@ -4,12 +4,13 @@
 //! entries, shared by all heads; the value half is applied to the weighted sum of latents. Nothing is expanded for
 //! the context, whose entries are read once for all heads.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    attention_product::{add_weighted, score},
+    attention_product::add_weighted,
+    cached_entries::{Entries, Queries},
     cpu::RowsRef,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaLayer, MlaShape},
@@ -18,11 +19,13 @@ use crate::{
     rounded_rows::RoundedRows,
     softmax::RunningSoftmax,
     threads,
-    vectorized::scale,
+    vectorized::{add_scaled, scale},
 };
 
 /// Cached entries that are widened and used at a time.
 const TILE: usize = 64;
+/// Positions that a thread goes through on its own.
+const SECTION: usize = 512;
 /// Queries, of all heads, that use a tile together if they belong to one sequence.
 const QUERIES: usize = 64;
 /// Rows of a weight that are widened at a time.
@@ -108,46 +111,60 @@ impl MlaDecode<'_> {
     fn attend(&self, queries: &[f32], cache: &LatentCache<'_>) -> Vec<f32> {
         let MlaShape { heads, latent, .. } = self.layer.shape;
         let jobs = self.jobs();
-        let row = cache.width() + latent;
-        let work: usize = jobs.iter().map(|job| job.context() * job.rows * job.heads * row).sum();
-        let ends: Vec<usize> = jobs
-            .iter()
-            .scan(0, |end, job| {
-                *end += job.rows * job.heads * latent;
-                Some(*end)
-            })
-            .collect();
-        let mut contexts = vec![0.0; queries.len() / cache.width() * latent];
-        threads::parts_mut(&mut contexts, &ends, work, |index, out| {
+        let width = cache.width();
+        let work: usize = jobs.iter().map(|job| job.positions.len() * job.queries() * (width + latent)).sum();
+        let mut partials: Vec<Partial> = jobs.iter().map(|_| Partial::default()).collect();
+        threads::chunks_mut(&mut partials, 1, work, |index, partial| {
             let job = &jobs[index];
-            let first = (job.first_row * heads + job.first_head) * cache.width();
-            let queries = &queries[first..][..job.rows * job.heads * cache.width()];
-            SCRATCH.with_borrow_mut(|scratch| job.attend(queries, cache, scratch, out));
+            let first = (job.first_row * heads + job.first_head) * width;
+            let queries = &queries[first..][..job.queries() * width];
+            let queries = Queries::new(queries, cache, self.layer.activations);
+            SCRATCH.with_borrow_mut(|scratch| job.attend(&queries, cache, latent, scratch, &mut partial[0]));
+        });
+        let mut contexts = vec![0.0; queries.len() / width * latent];
+        let mut groups = Vec::new();
+        let (mut end, mut partials) = (0, partials.as_slice());
+        for group in jobs.chunk_by(Job::has_queries_of) {
+            let (of_group, others) = partials.split_at(group.len());
+            end += group[0].queries() * latent;
+            groups.push((of_group, end));
+            partials = others;
+        }
+        let ends: Vec<usize> = groups.iter().map(|(_, end)| *end).collect();
+        threads::parts_mut(&mut contexts, &ends, jobs.len() * heads * latent, |group, out| {
+            join(groups[group].0, latent, out);
         });
         contexts
     }
 
-    /// Parts of the attention, in the order of queries: a few rows of a span with all heads, or, where there are fewer rows
-    /// than threads, one row with some heads, and then each thread reads its entries.
+    /// Parts of the attention, in the order of queries and then of positions: a few rows of a span and a section of their
+    /// context; where these are fewer than threads, also only some heads of one row.
     fn jobs(&self) -> Vec<Job<'_>> {
         let heads = self.layer.shape.heads;
         let rows: usize = self.spans.iter().map(|span| span.rows).sum();
-        let part_heads = if rows < threads::count() { heads.div_ceil(threads::count()) } else { heads };
         // More parts than threads: see `linear.rs`.
         let part_rows = rows.div_ceil(2 * threads::count()).min(QUERIES / heads).max(1);
+        let sections =
+            |span: &PagedSpan<'_>| span.rows.div_ceil(part_rows) * span.context().div_ceil(SECTION);
+        let parts: usize = self.spans.iter().map(sections).sum();
+        let part_heads =
+            if part_rows == 1 { heads.div_ceil(threads::count().div_ceil(parts)) } else { heads };
         let mut jobs = Vec::new();
         let mut before = 0;
         for span in self.spans {
             for row in (0..span.rows).step_by(part_rows) {
+                let rows = part_rows.min(span.rows - row);
+                let context = span.start + row + rows;
                 for first_head in (0..heads).step_by(part_heads) {
-                    jobs.push(Job {
+                    jobs.extend((0..context).step_by(SECTION).map(|first| Job {
                         block_table: span.block_table,
-                        position: span.start + row,
+                        positions: first..context.min(first + SECTION),
+                        first_position: span.start + row,
                         first_row: before + row,
-                        rows: part_rows.min(span.rows - row),
+                        rows,
                         first_head,
                         heads: part_heads.min(heads - first_head),
-                    });
+                    }));
                 }
             }
             before += span.rows;
@@ -170,11 +187,12 @@ impl MlaDecode<'_> {
     }
 }
 
-/// Neighbouring rows of a span, and the heads of theirs that a thread computes.
+/// Neighbouring rows of a span, and the heads and positions that a thread computes for them.
 struct Job<'a> {
     block_table: &'a [u32],
+    positions: Range<usize>,
     /// Of the first row.
-    position: usize,
+    first_position: usize,
     /// Its place among all rows.
     first_row: usize,
     rows: usize,
@@ -182,13 +200,34 @@ struct Job<'a> {
     heads: usize,
 }
 
+/// What a section of the context gives to queries.
+#[derive(Default)]
+struct Partial {
+    softmax: Vec<RunningSoftmax>,
+    /// `[queries, latent]`.
+    sums: Vec<f32>,
+}
+
+/// `out = Σ partials`, weighted by all scores together. `out` is `[queries, latent]`, zero. A section begins at the same
+/// position in every batch, so it does not matter who computed it.
+fn join(partials: &[Partial], latent: usize, out: &mut [f32]) {
+    for (query, out) in out.chunks_exact_mut(latent).enumerate() {
+        let mut softmax = RunningSoftmax::default();
+        for partial in partials {
+            let [before, now] = softmax.merge(partial.softmax[query]);
+            scale(out, before);
+            add_scaled(out, now, &partial.sums[query * latent..][..latent]);
+        }
+        scale(out, softmax.normalizer());
+    }
+}
+
 /// What a thread keeps from one job to the next.
 #[derive(Default)]
 struct Scratch {
-    softmax: Vec<RunningSoftmax>,
     /// Entries in f32, if they are stored in fewer bits.
     tile: Vec<f32>,
-    /// `[rows * heads, entries]`.
+    /// `[queries, entries]`.
     weights: Vec<f32>,
 }
 
@@ -197,39 +236,45 @@ thread_local! {
 }
 
 impl Job<'_> {
-    /// Positions that the last row sees.
-    fn context(&self) -> usize {
-        self.position + self.rows
+    fn queries(&self) -> usize {
+        self.rows * self.heads
     }
 
-    /// `queries` is `[rows * heads, width]`, already scaled; `out` is `[rows * heads, latent]`, zero.
-    fn attend(&self, queries: &[f32], cache: &LatentCache<'_>, scratch: &mut Scratch, out: &mut [f32]) {
-        let count = self.rows * self.heads;
-        let latent = out.len() / count;
-        let Scratch { softmax, tile, weights } = scratch;
-        softmax.clear();
-        softmax.resize(count, RunningSoftmax::default());
-        for first in (0..self.context()).step_by(TILE) {
-            let positions = first..self.context().min(first + TILE);
-            let entries = cache.entries(self.block_table, positions.clone(), tile);
-            weights.resize(count * positions.len(), 0.0);
+    fn has_queries_of(&self, other: &Self) -> bool {
+        (self.first_row, self.first_head) == (other.first_row, other.first_head)
+    }
+
+    fn attend(
+        &self,
+        queries: &Queries<'_>,
+        cache: &LatentCache<'_>,
+        latent: usize,
+        scratch: &mut Scratch,
+        out: &mut Partial,
+    ) {
+        let Partial { softmax, sums } = out;
+        softmax.resize(self.queries(), RunningSoftmax::default());
+        sums.resize(self.queries() * latent, 0.0);
+        let Scratch { tile, weights } = scratch;
+        for first in self.positions.clone().step_by(TILE) {
+            let positions = first..self.positions.end.min(first + TILE);
+            let next = positions.end..self.positions.end.min(positions.end + TILE);
+            queries.prefetch(cache, (self.block_table, next));
+            weights.resize(self.queries() * positions.len(), 0.0);
+            let entries = Entries::read(queries, cache, (self.block_table, positions.clone()), tile);
             // Also where a row must not look.
-            score(queries, &entries, weights);
-            let per_query = weights.chunks_exact_mut(positions.len()).zip(out.chunks_exact_mut(latent));
-            for (query, (softmax, (weights, out))) in softmax.iter_mut().zip(per_query).enumerate() {
-                let visible = self.position + query / self.heads + 1;
+            entries.score(weights);
+            let per_query = weights.chunks_exact_mut(positions.len()).zip(sums.chunks_exact_mut(latent));
+            for (query, (softmax, (weights, sum))) in softmax.iter_mut().zip(per_query).enumerate() {
+                let visible = self.first_position + query / self.heads + 1;
                 let (seen, unseen) = weights.split_at_mut(visible.saturating_sub(first).min(positions.len()));
                 unseen.fill(0.0);
                 if !seen.is_empty() {
-                    scale(out, softmax.update(seen));
+                    scale(sum, softmax.update(seen));
                 }
             }
-            let width = positions.len();
-            let weights = RowsRef { data: &*weights, rows: count, width, stride: width };
-            add_weighted((&mut *out, latent), weights, &entries);
-        }
-        for (out, softmax) in out.chunks_exact_mut(latent).zip(softmax) {
-            scale(out, softmax.normalizer());
+            let (rows, width) = (self.queries(), positions.len());
+            entries.add_weighted((&mut *sums, latent), RowsRef { data: weights, rows, width, stride: width });
         }
     }
 }

@@ -28,6 +28,16 @@ impl RunningSoftmax {
         correction
     }
 
+    /// Takes the scores of another softmax. Returns the factors that what was accumulated with the weights of each must be
+    /// multiplied by.
+    pub(crate) fn merge(&mut self, other: Self) -> [f32; 2] {
+        let largest = self.largest.max(other.largest);
+        let factor = |part: Self| if part.sum == 0.0 { 0.0 } else { (part.largest - largest).exp() };
+        let factors = [factor(*self), factor(other)];
+        *self = Self { largest, sum: self.sum * factors[0] + other.sum * factors[1] };
+        factors
+    }
+
     /// The factor that makes all weights sum to one.
     pub(crate) fn normalizer(self) -> f32 {
         1.0 / self.sum

@@ -71,7 +71,8 @@ pub(crate) struct EngineArgs {
     /// Tokens computed in one step at most.
     #[arg(long, value_name = "TOKENS", default_value = "512")]
     pub(crate) max_batch_tokens: NonZeroUsize,
-    /// Multiply 4-bit weights with activations as they are, not rounded to 8 bits: slower, and the same on every CPU.
+    /// Multiply weights with activations as they are, not rounded to 8 bits for 4-bit weights and to bf16 for bf16 ones: slower,
+    /// and the same on every CPU.
     #[arg(long)]
     pub(crate) exact: bool,
     /// Weights that every token uses: as they are stored, or in 8 bits, which take memory of their own, half as much as bf16,
@@ -257,8 +258,8 @@ pub(crate) struct ScoreArgs {
     /// Report the N most likely tokens at each position.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) top: usize,
-    /// `f32` throughout; `int8`: as `serve` does without `--exact`, activations rounded to 8 bits where they meet 4-bit
-    /// weights; `dense-int8`: as with `--dense int8`, the other weights rounded too.
+    /// `f32` throughout; `rounded`: as `serve` does without `--exact`, activations in 8 bits for 4-bit weights and in bf16 for
+    /// bf16 ones; `dense-int8`: as with `--dense int8`, weights rounded too.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     pub(crate) dtype: Arithmetic,
 }
@@ -266,7 +267,7 @@ pub(crate) struct ScoreArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Arithmetic {
     F32,
-    Int8,
+    Rounded,
     DenseInt8,
 }
 

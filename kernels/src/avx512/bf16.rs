@@ -18,10 +18,10 @@ use crate::bf16_rows::{Block, COLUMNS};
 /// Bytes of the weights of a block of columns.
 const BYTES: usize = COLUMNS * 2;
 
-/// Needs AVX-512 BF16.
-pub(super) enum Bf16Pairs {}
+/// Needs AVX-512 BF16. What `STREAMED` weights need next is asked for early when there are few rows.
+pub(super) struct Bf16Pairs<const STREAMED: bool>;
 
-impl Format for Bf16Pairs {
+impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
     type Input = Block;
     type Weights<'a> = PerFeature<'a, u8>;
 
@@ -48,7 +48,7 @@ impl Format for Bf16Pairs {
                 // SAFETY, here and below: the assertions above.
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
-                if R < FROM_CACHE {
+                if STREAMED && R < FROM_CACHE {
                     prefetch(bytes, F * weights[f].count);
                 }
             }

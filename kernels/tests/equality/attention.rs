@@ -6,7 +6,7 @@ use kimi_kernels::{
     read_block, reference, write_block, write_latents,
 };
 
-use super::harness::{Random, assert_close, unwritten};
+use super::harness::{Random, assert_close, numbers, unwritten};
 
 const SHAPE: MlaShape = MlaShape { heads: 3, nope: 20, rope: 6, value: 14, latent: 37, scale: 0.3 };
 
@@ -66,7 +66,7 @@ impl Case {
 #[test]
 fn both_forms_equal_the_reference() {
     // Contexts inside one tile, at its edge, over several; first rows that see a whole tile or nothing of it.
-    for (start, rows) in [(0, 1), (0, 9), (63, 1), (64, 2), (255, 3), (300, 5), (0, 270), (250, 30), (700, 4)]
+    for (start, rows) in [(0, 1), (0, 9), (63, 1), (64, 2), (255, 3), (300, 5), (0, 270), (250, 30), (510, 4)]
     {
         for (block_size, dtype) in [(1, DType::F32), (16, DType::F32), (7, DType::BF16), (5, DType::U8)] {
             let mut case = Case::new(30, start + rows, block_size, dtype);
@@ -80,6 +80,26 @@ fn both_forms_equal_the_reference() {
             let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
             mla_prefill(&q, &case.cache, case.layer(), span, &out).unwrap();
             assert_close(&format!("expanded, {what}"), &out, &expected, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn rounded_attention_stays_near_the_reference_and_keeps_rows_apart() {
+    for (start, rows, block_size) in [(0, 1, 16), (63, 3, 16), (100, 9, 7), (510, 5, 1), (1530, 30, 16)] {
+        let mut case = Case::new(34, start + rows, block_size, DType::BF16);
+        let q = (case.queries(rows) * 0.25).unwrap();
+        let layer = MlaLayer { activations: Activations::Rounded, ..case.layer() };
+        let expected = reference::mla(&q, &case.cache, layer, case.span(start, rows)).unwrap();
+        let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
+        mla_decode(&q, &case.cache, layer, &[case.span(start, rows)], &out).unwrap();
+        // Queries and kv_b's inputs are rounded to eight bits of mantissa.
+        assert_close(&format!("{rows} rows after {start}"), &out, &expected, 2e-2);
+        for row in 0..rows {
+            let alone = unwritten(&[1, SHAPE.heads * SHAPE.value]);
+            let (q, span) = (q.narrow(0, row, 1).unwrap(), case.span(start + row, 1));
+            mla_decode(&q, &case.cache, layer, &[span], &alone).unwrap();
+            assert_eq!(numbers(&alone), numbers(&out.narrow(0, row, 1).unwrap()), "row {row} after {start}");
         }
     }
 }

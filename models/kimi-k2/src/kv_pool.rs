@@ -1,7 +1,7 @@
 //! The cache: what attention keeps of every token.
 
-use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{fp8_entry_bytes, read_block, write_block};
+use candle_core::{DType, Tensor};
+use kimi_kernels::{fp8_entry_bytes, read_block, write_block, zeroed_cache};
 
 use crate::{ModelConfig, ModelError};
 
@@ -73,7 +73,7 @@ impl KvPool {
         }
         let shape = (block_count, block_size, dtype.entry_width(config));
         let layers = (0..config.num_layers)
-            .map(|_| Tensor::zeros(shape, dtype.tensor_dtype(), &Device::Cpu))
+            .map(|_| zeroed_cache(shape, dtype.tensor_dtype()))
             .collect::<Result<_, _>>()?;
         let bytes_per_block = Self::bytes_per_token(config, dtype) * block_size;
         Ok(Self { layers, block_count, block_size, bytes_per_block })

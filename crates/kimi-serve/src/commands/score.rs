@@ -31,7 +31,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     drop(progress);
     let activations = match args.dtype {
         Arithmetic::F32 => Activations::F32,
-        Arithmetic::Int8 | Arithmetic::DenseInt8 => Activations::Rounded,
+        Arithmetic::Rounded | Arithmetic::DenseInt8 => Activations::Rounded,
     };
     let model = model.with_options(ModelOptions { activations, ..ModelOptions::default() });
 

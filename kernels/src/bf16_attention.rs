@@ -1,0 +1,69 @@
+//! The two products of attention over a bf16 cache where the CPU multiplies bf16: nothing is widened in memory.
+
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::Avx512;
+use crate::{bf16_rows::Bf16Rows, cpu::RowsRef};
+
+/// Proof that it can be computed here.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Attention(#[cfg(target_arch = "x86_64")] Avx512);
+
+#[cfg(target_arch = "x86_64")]
+impl Bf16Attention {
+    /// `None` on other CPUs.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx512::detect().filter(|avx512| avx512.has_bf16()).map(Self)
+    }
+
+    /// `out[query, key] = queries[query] · keys[key]`. Keys, of this width, come in runs.
+    pub(crate) fn score(self, queries: &Bf16Rows, (runs, width): (&[&[bf16]], usize), out: &mut [f32]) {
+        use half::slice::HalfFloatSliceExt;
+        let queries: Vec<_> = queries.rows().collect();
+        let keys = runs.iter().map(|run| run.len() / width).sum();
+        let mut out = crate::output::Output::contiguous(out, keys);
+        let mut first = 0;
+        for run in runs {
+            let keys = first..first + run.len() / width;
+            first = keys.end;
+            let bytes = bytemuck::cast_slice(run.reinterpret_cast());
+            self.0.multiply_near_bf16(&queries, (bytes, width), out.part(keys));
+        }
+    }
+
+    /// Asks for numbers that will be needed soon.
+    pub(crate) fn prefetch(self, run: &[bf16]) {
+        self.0.prefetch(run);
+    }
+
+    /// `out[row] += Σ_t weights[row][t] * values[t]`, in the order of the values, which begin the entries of the runs.
+    pub(crate) fn add_weighted(
+        self,
+        out: (&mut [f32], usize),
+        weights: RowsRef<'_>,
+        (runs, width): (&[&[bf16]], usize),
+    ) {
+        let values: Vec<&[bf16]> = runs.iter().flat_map(|run| run.chunks_exact(width)).collect();
+        self.0.add_product(out, weights, &values);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Bf16Attention {
+    pub(crate) fn detect() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn prefetch(self, _: &[bf16]) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn score(self, _: &Bf16Rows, _: (&[&[bf16]], usize), _: &mut [f32]) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn add_weighted(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
+        unreachable!("not detected");
+    }
+}
