@@ -10,15 +10,15 @@ use kimi_k2::{
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
-use crate::table::{Cell, table};
+use crate::{
+    memory::Memory,
+    table::{Cell, table},
+};
 
 const BLOCK_SIZE: usize = 16;
 /// Bytes of a weight in 8 bits, with its scales, over those in bf16.
 const INT8: f64 = 17.0 / 32.0;
-/// Bytes that are read to measure the memory: more than caches hold.
-const MEMORY_BYTES: usize = 1 << 29;
 
 /// Options of `kimi-bench engine`.
 #[derive(Clone, Debug, Args)]
@@ -111,10 +111,10 @@ impl Engine {
         let mut memory = Vec::new();
         let mut seconds = vec![Vec::new(); cases.len()];
         let mut dice = ChaCha8Rng::seed_from_u64(0);
-        let ballast = vec![1_u64; MEMORY_BYTES / 8];
+        let all_memory = Memory::new();
         for _ in 0..self.repeat {
             for (case, seconds) in cases.iter().zip(&mut seconds) {
-                memory.push(bandwidth(&ballast));
+                memory.push(all_memory.bandwidth());
                 seconds.push(self.measure(&model, *case, &mut dice).with_context(|| case.name())?);
             }
         }
@@ -224,15 +224,6 @@ fn row(case: Case, seconds: &mut [f64], weights: &Weights, memory: f64) -> Vec<S
         cell(rate),
         format!("{:.0} %", rate / memory * 100.0),
     ]
-}
-
-/// GB/s at which all threads read memory.
-fn bandwidth(ballast: &[u64]) -> f64 {
-    let part = ballast.len().div_ceil(rayon::current_num_threads() * 8);
-    let start = Instant::now();
-    let sum: u64 = ballast.par_chunks(part).map(|part| part.iter().fold(0, |sum, word| sum ^ word)).sum();
-    black_box(sum);
-    size_of_val(ballast) as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
 /// Sorts the numbers.

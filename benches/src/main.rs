@@ -7,8 +7,10 @@ mod client;
 mod compare;
 mod drive;
 mod engine;
+mod kernels;
 mod lengths;
 mod load;
+mod memory;
 mod modes;
 mod options;
 mod page;
@@ -32,6 +34,7 @@ use crate::{
     bench::Bench,
     compare::Compare,
     engine::Engine,
+    kernels::Kernels,
     modes::{
         Mode, interference::Interference, latency::Latency, prefix::Prefix, serve::Serve,
         throughput::Throughput,
@@ -61,6 +64,8 @@ enum Command {
     Interference(Interference),
     /// The model without a server: prompts and generation, and how close they come to what memory gives
     Engine(Engine),
+    /// The ops without a model, at K2.6's sizes, against memory and multipliers
+    Kernels(Kernels),
     /// Two result files side by side
     Compare(Compare),
     /// A result file as a table and a page
@@ -98,6 +103,10 @@ async fn run(command: &Command) -> Result<ExitCode> {
         Command::Interference(mode) => measure(mode).await,
         Command::Engine(engine) => {
             print(&engine.run()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Kernels(kernels) => {
+            print(&kernels.run()?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Compare(compare) => {

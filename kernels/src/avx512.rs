@@ -9,6 +9,7 @@ mod accumulate;
 mod bf16;
 mod codes;
 mod dense;
+mod peak;
 mod quantize;
 mod tiles;
 mod transpose;
@@ -21,7 +22,7 @@ use std::arch::x86_64::{
 };
 
 use self::{codes::CodedWeights, tiles::PerFeature};
-use crate::{bf16_rows, cpu::RowsRef, output::Output, quantized_rows};
+use crate::{bf16_rows, cpu::RowsRef, output::Output, peak::Multiplication, quantized_rows};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
@@ -149,6 +150,11 @@ impl Avx512 {
             // SAFETY: nothing is read.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_add(line)) };
         }
+    }
+
+    /// See [`peak`](fn@crate::peak).
+    pub(crate) fn peak(self, multiplication: Multiplication) -> Option<f64> {
+        peak::peak(self, multiplication)
     }
 
     /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
