@@ -3,13 +3,14 @@
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use half::bf16;
 
+use crate::pages::prefer_large_pages;
+
 /// Zeros of `shape`, on large pages if the system has them: attention reads all over the cache, and looks up fewer addresses so.
 ///
 /// # Errors
 /// When the tensor cannot be made.
 pub fn zeroed_cache(shape: (usize, usize, usize), dtype: DType) -> Result<Tensor> {
     let cache = Tensor::zeros(shape, dtype, &Device::Cpu)?;
-    #[cfg(target_os = "linux")]
     if let Storage::Cpu(storage) = &*cache.storage_and_layout().0 {
         match storage {
             CpuStorage::F32(data) => prefer_large_pages(data),
@@ -19,18 +20,6 @@ pub fn zeroed_cache(shape: (usize, usize, usize), dtype: DType) -> Result<Tensor
         }
     }
     Ok(cache)
-}
-
-#[cfg(target_os = "linux")]
-fn prefer_large_pages<T>(data: &[T]) {
-    const PAGE: usize = 4096;
-    let bytes = data.as_ptr_range();
-    let first = bytes.start.addr().next_multiple_of(PAGE);
-    let len = (bytes.end.addr() / PAGE * PAGE).saturating_sub(first);
-    #[expect(unsafe_code, reason = "a call of the system")]
-    // SAFETY: whole pages inside of memory that is borrowed here; the advice changes nothing that can be read. Without large
-    // pages it is slower, not wrong.
-    let _ = unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
 }
 
 /// Appends block `block` of `cache`, `[blocks, block_size, width]`, to `out`: its numbers, little-endian.

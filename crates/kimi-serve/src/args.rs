@@ -82,6 +82,9 @@ pub(crate) struct EngineArgs {
     /// Read all weights before the first request, with progress, so that no answer waits for a disk.
     #[arg(long)]
     pub(crate) prefetch: bool,
+    /// Read all weights before the first request and keep them in memory, whatever else the machine does.
+    #[arg(long)]
+    pub(crate) mlock: bool,
     /// Threads that compute; as many as there are cores without it.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,

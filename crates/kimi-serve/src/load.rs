@@ -110,8 +110,11 @@ pub(crate) fn load(
     let vocabulary = Arc::new(vocabulary(&files)?);
     let markers = Markers::resolve(&vocabulary)?;
     let checkpoint = Arc::new(Checkpoint::open(files)?);
-    if engine.prefetch {
+    if engine.prefetch || engine.mlock {
         checkpoint.prefetch(&mut |done, total| report("reading weights", done, total));
+    }
+    if engine.mlock {
+        checkpoint.lock()?;
     }
     let model_config = checkpoint.config();
     ensure!(

@@ -28,8 +28,11 @@ use crate::quantized_rows::{Block, COLUMNS, GROUP};
 pub(super) const SCALES: usize = COLUMNS / GROUP * 2;
 
 /// How a block's codes lie.
-pub(super) trait Codes: Copy {
-    /// All of them: bytes.
+///
+/// # Safety
+/// [`Self::Packed`] is made of arrays of bytes, so that any bytes are one.
+pub(super) unsafe trait Codes: Copy {
+    /// All of them.
     type Packed: Copy;
 
     /// Those of the even columns and of the odd ones, a byte each.
@@ -54,7 +57,8 @@ pub(super) struct Int4;
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
-impl Codes for Int4 {
+// SAFETY: an array of bytes.
+unsafe impl Codes for Int4 {
     type Packed = [u8; COLUMNS / 2];
     const STEPS: i32 = 1;
 
@@ -71,7 +75,8 @@ impl Codes for Int4 {
     }
 }
 
-impl Codes for Int8 {
+// SAFETY: two arrays of bytes.
+unsafe impl Codes for Int8 {
     type Packed = [[u8; COLUMNS / 2]; 2];
     const STEPS: i32 = 16;
 
@@ -112,7 +117,7 @@ impl<'a, K: Codes> CodedWeights<'a, K> {
     /// Rows of `blocks` whole blocks.
     pub(super) fn new(weights: CodeRows<'a>, blocks: usize) -> Self {
         let count = weights.codes.len() / size_of::<K::Packed>();
-        // SAFETY: packed codes are arrays of bytes, and so many of them lie in the slice.
+        // SAFETY: any bytes are packed codes, and so many of them lie in the slice.
         let codes = unsafe { std::slice::from_raw_parts(weights.codes.as_ptr().cast(), count) };
         let scales = weights.scales.as_chunks().0;
         Self {

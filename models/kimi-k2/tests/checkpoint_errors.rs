@@ -161,6 +161,21 @@ fn prefetching_reads_all_files() {
 }
 
 #[test]
+fn locked_weights_stay_or_the_limit_is_named() {
+    let checkpoint = Checkpoint::open(CheckpointFiles::Directory(golden().join("../../kimi-nano"))).unwrap();
+    if let Err(error) = checkpoint.lock() {
+        let (bytes, text) = (checkpoint.total_bytes().to_string(), error.to_string());
+        assert!(
+            ["model-00001", "ulimit -l", "--mlock", &bytes].iter().all(|part| text.contains(part)),
+            "{text}"
+        );
+    } else if let Ok(status) = fs::read_to_string("/proc/self/status") {
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")?.strip_suffix("kB")).unwrap();
+        assert!(locked.trim().parse::<u64>().unwrap() * 1024 >= checkpoint.total_bytes(), "{locked} kB");
+    }
+}
+
+#[test]
 fn missing_tensors_are_named_and_counted() {
     let mut tiny = Tiny::load();
     for name in ["input_layernorm.weight", "mlp.experts.7.up_proj.weight_packed", "mlp.gate.weight"] {

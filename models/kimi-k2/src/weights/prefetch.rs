@@ -1,4 +1,4 @@
-//! Reading weights before they are needed.
+//! Reading weights before they are needed, and keeping them.
 
 use std::{
     hint::black_box,
@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
+use kimi_kernels::lock_pages;
+
 use super::checkpoint::Checkpoint;
+use crate::CheckpointError;
 
 /// Bytes that a thread reads at a time.
 const CHUNK: usize = 32 << 20;
@@ -19,6 +22,24 @@ const THREADS: usize = 8;
 const PAGE: usize = 4096;
 
 impl Checkpoint {
+    /// Keeps the weight files in memory, whatever else the machine does, until the last weight is dropped. Reads what is not there
+    /// yet: [`prefetch`](Self::prefetch) does so faster.
+    ///
+    /// # Errors
+    /// When the system allows less.
+    pub fn lock(&self) -> Result<(), CheckpointError> {
+        for (name, bytes) in self.shards() {
+            lock_pages(bytes).map_err(|error| {
+                CheckpointError::new("cannot keep the weights in memory")
+                    .file(name)
+                    .expected(format!("leave to lock {} bytes", self.total_bytes()))
+                    .found(error)
+                    .advice("raise the limit (ulimit -l, LimitMEMLOCK= of systemd) or leave out --mlock")
+            })?;
+        }
+        Ok(())
+    }
+
     /// Touches every page of the weight files, so that the system reads those it does not hold and maps all: no step waits for a
     /// disk then, as long as memory lasts. `progress` hears `(bytes read, bytes of all files)`.
     pub fn prefetch(&self, progress: &mut dyn FnMut(u64, u64)) {

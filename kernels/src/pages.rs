@@ -1,0 +1,38 @@
+//! What the system is asked about memory.
+
+#![allow(unsafe_code, reason = "calls of the system")]
+
+use std::io;
+
+/// Asks for large pages, of which fewer addresses have to be looked up. Without them it is slower, not wrong.
+pub(crate) fn prefer_large_pages<T>(data: &[T]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let bytes = data.as_ptr_range();
+        let first = bytes.start.addr().next_multiple_of(PAGE);
+        let len = (bytes.end.addr() / PAGE * PAGE).saturating_sub(first);
+        // SAFETY: whole pages inside of memory that is borrowed here; the advice changes nothing that can be read.
+        let _ = unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = data;
+}
+
+/// Keeps these bytes in memory for as long as they are mapped, reading them if need be.
+///
+/// # Errors
+/// What the system says, mostly that a process may not lock so much.
+pub fn lock_pages(bytes: &[u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    // SAFETY: the bytes are borrowed; locking changes nothing that can be read.
+    return match unsafe { libc::mlock(bytes.as_ptr().cast(), bytes.len()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    #[cfg(not(unix))]
+    {
+        let _ = bytes;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
