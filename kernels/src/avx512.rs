@@ -174,11 +174,16 @@ const FROM_CACHE: usize = 4;
 /// Bytes ahead of what is read that weights are asked for, at least: some hundred nanoseconds of a core's share of the memory.
 const AHEAD: usize = 4096;
 
+/// How far ahead to ask for weights when the next tiles' begin after so many bytes.
+fn ahead(tile: usize) -> usize {
+    tile.max(AHEAD)
+}
+
 /// Asks for the bytes `distance` behind these, which the next tiles need: rows are short and lie on small pages, so the
 /// processor's own guesses come late.
 #[inline]
 fn prefetch<T>(bytes: &T, distance: usize) {
-    let first = std::ptr::from_ref(bytes).cast::<i8>().wrapping_add(distance.max(AHEAD));
+    let first = std::ptr::from_ref(bytes).cast::<i8>().wrapping_add(distance);
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: nothing is read; an address that does not exist is ignored.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };

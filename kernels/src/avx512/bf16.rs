@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    FROM_CACHE, fold_all, load_bytes, prefetch,
+    FROM_CACHE, ahead, fold_all, load_bytes, prefetch,
     tiles::{Format, PerFeature},
 };
 use crate::bf16_rows::{Block, COLUMNS};
@@ -49,7 +49,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
                 if STREAMED && R < FROM_CACHE {
-                    prefetch(bytes, F * weights[f].count);
+                    prefetch(bytes, ahead(F * weights[f].count));
                 }
             }
             for r in 0..R {

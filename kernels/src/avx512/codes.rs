@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{
-    CodeRows, FROM_CACHE, load_bytes, prefetch,
+    CodeRows, FROM_CACHE, ahead, load_bytes, prefetch,
     tiles::{Format, PerFeature},
     transpose::transpose,
 };
@@ -160,9 +160,10 @@ impl<K: Codes + 'static> Format for Coded<K> {
                     )
                 };
                 if R < FROM_CACHE {
-                    prefetch(packed, F * blocks * size_of::<K::Packed>());
+                    let distance = ahead(F * blocks * size_of::<K::Packed>());
+                    prefetch(packed, distance);
                     if block % 8 == 0 {
-                        prefetch(scale, F * blocks * SCALES);
+                        prefetch(scale, distance / size_of::<K::Packed>() * SCALES);
                     }
                 }
                 (even[f], odd[f]) = unsafe { K::unpack(packed) };
