@@ -89,30 +89,17 @@ impl Avx512 {
         }
     }
 
-    /// [`Self::multiply`] with bf16 on both sides, for weights of so many columns.
-    pub(crate) fn multiply_bf16(
+    /// [`Self::multiply`] with bf16 on both sides, for weights of so many columns: `STREAMED` from memory, or near already.
+    pub(crate) fn multiply_bf16<const STREAMED: bool>(
         self,
         x: &[&[bf16_rows::Block]],
         (items, columns): (&[u8], usize),
         out: Output<'_>,
     ) {
-        self.multiply_pairs::<bf16::Bf16Pairs<true>>(x, PerFeature { items, count: columns * 2 }, out);
-    }
-
-    /// [`Self::multiply_bf16`] for weights that are near already.
-    pub(crate) fn multiply_near_bf16(
-        self,
-        x: &[&[bf16_rows::Block]],
-        (items, columns): (&[u8], usize),
-        out: Output<'_>,
-    ) {
-        self.multiply_pairs::<bf16::Bf16Pairs<false>>(x, PerFeature { items, count: columns * 2 }, out);
-    }
-
-    fn multiply_pairs<K: tiles::Format>(self, x: &[&[K::Input]], weights: K::Weights<'_>, out: Output<'_>) {
         assert!(self.bf16);
+        let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<K>(self, x, weights, out) };
+        unsafe { tiles::multiply::<bf16::Bf16Pairs<STREAMED>>(self, x, weights, out) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.

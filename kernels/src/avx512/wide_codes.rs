@@ -1,7 +1,7 @@
 //! Products of codes with many rows: weights are laid out anew, so that each lane has a feature of its own.
 //!
-//! A lane then adds up whole groups as integers, and scales are applied once a group instead of once every eight columns. The
-//! new layout of sixteen features costs about as much as two rows.
+//! A lane then adds up whole groups as integers: nothing has to be moved between lanes, and a scale is applied to sixteen features
+//! at once. The layout is made once for all rows.
 
 use std::{
     arch::x86_64::{
