@@ -3,7 +3,7 @@
 use crate::row_cost::RowCost;
 
 /// Prompts advance by this much whatever it costs: else one slow stream would hold up everybody who comes.
-const LEAST: usize = 8;
+const LEAST: usize = 2;
 /// Before anything was measured.
 const FIRST: usize = 64;
 /// A prompt's share grows by this factor a step at most: what a token costs depends on how many there are.
