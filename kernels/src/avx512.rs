@@ -9,6 +9,7 @@ mod accumulate;
 mod bf16;
 mod codes;
 mod dense;
+mod paired;
 mod peak;
 mod quantize;
 mod tiles;
@@ -21,6 +22,7 @@ use std::arch::x86_64::{
     _mm512_extractf32x8_ps, _mm512_loadu_ps, _mm512_loadu_si512,
 };
 
+pub(crate) use self::paired::Paired;
 use self::{codes::CodedWeights, tiles::PerFeature};
 use crate::{bf16_rows, cpu::RowsRef, output::Output, peak::Multiplication, quantized_rows};
 

@@ -1,9 +1,10 @@
-//! The two products of attention over a bf16 cache where the CPU multiplies bf16: nothing is widened in memory.
+//! The two products of attention where the CPU multiplies bf16: over a bf16 cache, of which nothing is widened in memory, and over
+//! keys and values that were expanded.
 
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::Avx512;
+use crate::avx512::{Avx512, Paired};
 use crate::{bf16_rows::Bf16Rows, cpu::RowsRef};
 
 /// Proof that it can be computed here.
@@ -47,6 +48,31 @@ impl Bf16Attention {
         let values: Vec<&[bf16]> = runs.iter().flat_map(|run| run.chunks_exact(width)).collect();
         self.0.add_product(out, weights, &values);
     }
+
+    /// A head's keys and values of neighbouring positions, in bf16.
+    pub(crate) fn expand(self, keys: RowsRef<'_>, values: RowsRef<'_>, out: &mut Expanded) {
+        out.keys.set_columns(self.0, keys);
+        out.values.set_rows(self.0, values);
+    }
+
+    /// `out[query, key] = queries[query] · keys[key]`.
+    pub(crate) fn score_expanded(self, queries: RowsRef<'_>, expanded: &mut Expanded, out: &mut [f32]) {
+        expanded.keys.multiply::<false>(self.0, queries, out);
+    }
+
+    /// `out[row] += Σ_t weights[row][t] * values[t]`.
+    pub(crate) fn add_expanded(self, weights: RowsRef<'_>, expanded: &mut Expanded, out: &mut [f32]) {
+        expanded.values.multiply::<true>(self.0, weights, out);
+    }
+}
+
+/// See [`Bf16Attention::expand`].
+#[derive(Default)]
+pub(crate) struct Expanded {
+    #[cfg(target_arch = "x86_64")]
+    keys: Paired,
+    #[cfg(target_arch = "x86_64")]
+    values: Paired,
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -64,6 +90,18 @@ impl Bf16Attention {
     }
 
     pub(crate) fn add_weighted(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn expand(self, _: RowsRef<'_>, _: RowsRef<'_>, _: &mut Expanded) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn score_expanded(self, _: RowsRef<'_>, _: &mut Expanded, _: &mut [f32]) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn add_expanded(self, _: RowsRef<'_>, _: &mut Expanded, _: &mut [f32]) {
         unreachable!("not detected");
     }
 }

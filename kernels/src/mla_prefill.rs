@@ -3,12 +3,14 @@
 //! Keys and values of a tile of the context are expanded from the latents once and used by all rows, as matrix
 //! products, with a softmax that runs over the tiles; neither the scores nor the keys of the whole context exist.
 
-use std::{cell::RefCell, ops::Range};
+use std::cell::RefCell;
 
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
+    Activations,
     attention_product::{add_weighted, score},
+    bf16_attention::{Bf16Attention, Expanded},
     cpu::{RowsMut, RowsRef},
     latent_cache::PagedSpan,
     linear::linear_rows,
@@ -111,12 +113,56 @@ thread_local! {
 /// What a thread needs for one head at a time.
 #[derive(Default)]
 struct Scratch {
-    /// `[count, nope + rope]`.
+    /// `[count, nope + rope]`, scaled.
     keys: Vec<f32>,
-    /// `[rows, nope + rope]`, scaled.
-    queries: Vec<f32>,
+    /// Keys and values in bf16.
+    expanded: Expanded,
     /// `[rows, count]`.
     scores: Vec<f32>,
+}
+
+/// A head's keys and values of a tile, as the products take them.
+enum HeadTile<'a> {
+    F32 { keys: Vec<&'a [f32]>, values: Vec<&'a [f32]> },
+    Bf16 { attention: Bf16Attention, expanded: &'a mut Expanded },
+}
+
+impl<'a> HeadTile<'a> {
+    fn new(
+        keys: RowsRef<'a>,
+        values: RowsRef<'a>,
+        bf16: Option<Bf16Attention>,
+        expanded: &'a mut Expanded,
+    ) -> Self {
+        if let Some(attention) = bf16 {
+            attention.expand(keys, values, expanded);
+            return Self::Bf16 { attention, expanded };
+        }
+        let all = |rows: RowsRef<'a>| (0..rows.rows).map(|row| rows.row(row)).collect();
+        Self::F32 { keys: all(keys), values: all(values) }
+    }
+
+    /// `out[query, key] = queries[query] · keys[key]`.
+    fn score(&mut self, queries: RowsRef<'_>, out: &mut [f32]) {
+        match self {
+            Self::F32 { keys, .. } => {
+                let queries: Vec<f32> = (0..queries.rows).flat_map(|row| queries.row(row)).copied().collect();
+                score(&queries, keys, out);
+            }
+            Self::Bf16 { attention, expanded } => attention.score_expanded(queries, expanded, out),
+        }
+    }
+
+    /// `out[row] += Σ_t weights[row][t] * values[t]`. `out` is `[rows, value]`.
+    fn add_weighted(&mut self, weights: RowsRef<'_>, out: &mut [f32]) {
+        match self {
+            Self::F32 { values, .. } => {
+                let width = out.len() / weights.rows.max(1);
+                add_weighted((out, width), weights, values);
+            }
+            Self::Bf16 { attention, expanded } => attention.add_expanded(weights, expanded, out),
+        }
+    }
 }
 
 /// What one head has accumulated.
@@ -144,29 +190,44 @@ impl Head {
 impl MlaPrefill<'_> {
     /// Adds a tile's part to one head of all rows that see any of it, some rows at a time.
     fn attend(&self, head: usize, state: &mut Head, q: &RowsRef<'_>, tile: &Tile<'_>, scratch: &mut Scratch) {
-        let Scratch { keys, queries, scores } = scratch;
-        let width = self.layer.shape.nope + self.layer.shape.rope;
-        self.pack_keys(head, tile, keys);
-        let keys: Vec<&[f32]> = keys.chunks_exact(width).collect();
+        let Scratch { keys, expanded, scores } = scratch;
+        let MlaShape { heads, nope, value, .. } = self.layer.shape;
+        let keys = self.pack_keys(head, tile, keys);
+        let kv_width = heads * self.layer.shape.kv_rows();
+        let values = &tile.kv[head * self.layer.shape.kv_rows() + nope..];
+        let values = RowsRef { data: values, rows: tile.count, width: value, stride: kv_width };
+        let mut head_tile = HeadTile::new(keys, values, self.bf16(), expanded);
         let first_row = tile.first.saturating_sub(self.span.start);
         for first in (first_row..self.span.rows).step_by(ROWS) {
             let rows = first..self.span.rows.min(first + ROWS);
-            queries.clear();
-            for row in rows.clone() {
-                queries.extend(
-                    q.row(row * self.layer.shape.heads + head).iter().map(|q| self.layer.shape.scale * q),
-                );
-            }
+            let data = &q.data[(first * heads + head) * q.stride..];
+            let queries = RowsRef { data, rows: rows.len(), width: q.width, stride: heads * q.stride };
             scores.resize(rows.len() * tile.count, 0.0);
             // Also where a row must not look.
-            score(queries, &keys, scores);
-            self.add_values(head, rows, state, tile, scores);
+            head_tile.score(queries, scores);
+            let out = &mut state.values[rows.start * value..rows.end * value];
+            let per_row = out.chunks_exact_mut(value).zip(&mut state.softmax[rows.clone()]);
+            for ((row, scores), (out, softmax)) in
+                rows.clone().zip(scores.chunks_exact_mut(tile.count)).zip(per_row)
+            {
+                let visible = (self.span.start + row + 1 - tile.first).min(tile.count);
+                let (seen, unseen) = scores.split_at_mut(visible);
+                unseen.fill(0.0);
+                scale(out, softmax.update(seen));
+            }
+            let weights = RowsRef { data: scores, rows: rows.len(), width: tile.count, stride: tile.count };
+            head_tile.add_weighted(weights, out);
         }
     }
 
-    /// `[count, nope + rope]`: a head's keys, each with the part all heads share.
-    fn pack_keys(&self, head: usize, tile: &Tile<'_>, keys: &mut Vec<f32>) {
-        let MlaShape { heads, nope, rope, latent, .. } = self.layer.shape;
+    /// How bf16 is multiplied, if rounding is allowed and the CPU can.
+    fn bf16(&self) -> Option<Bf16Attention> {
+        if self.layer.activations == Activations::Rounded { Bf16Attention::detect() } else { None }
+    }
+
+    /// `[count, nope + rope]`: a head's keys, each with the part all heads share, scaled.
+    fn pack_keys<'a>(&self, head: usize, tile: &Tile<'_>, keys: &'a mut Vec<f32>) -> RowsRef<'a> {
+        let MlaShape { heads, nope, rope, latent, scale: factor, .. } = self.layer.shape;
         let kv_rows = self.layer.shape.kv_rows();
         keys.clear();
         for (kv, entry) in tile.kv.chunks_exact(heads * kv_rows).zip(tile.entries.chunks_exact(latent + rope))
@@ -174,32 +235,7 @@ impl MlaPrefill<'_> {
             keys.extend_from_slice(&kv[head * kv_rows..][..nope]);
             keys.extend_from_slice(&entry[latent..]);
         }
-    }
-
-    /// Turns scores into weights and adds the weighted values to the head's state.
-    fn add_values(
-        &self,
-        head: usize,
-        rows: Range<usize>,
-        state: &mut Head,
-        tile: &Tile<'_>,
-        scores: &mut [f32],
-    ) {
-        let MlaShape { heads, nope, value, .. } = self.layer.shape;
-        let values_out = &mut state.values[rows.start * value..rows.end * value];
-        let per_row = scores.chunks_exact_mut(tile.count).zip(&mut state.softmax[rows.clone()]);
-        for ((row, out), (scores, softmax)) in
-            rows.clone().zip(values_out.chunks_exact_mut(value)).zip(per_row)
-        {
-            let visible = (self.span.start + row + 1 - tile.first).min(tile.count);
-            let (seen, unseen) = scores.split_at_mut(visible);
-            unseen.fill(0.0);
-            scale(out, softmax.update(seen));
-        }
-        let positions = tile.kv.chunks_exact(heads * self.layer.shape.kv_rows());
-        let values: Vec<&[f32]> =
-            positions.map(|kv| &kv[head * self.layer.shape.kv_rows() + nope..][..value]).collect();
-        let weights = RowsRef { data: scores, rows: rows.len(), width: tile.count, stride: tile.count };
-        add_weighted((values_out, value), weights, &values);
+        scale(keys, factor);
+        RowsRef { data: keys, rows: tile.count, width: nope + rope, stride: nope + rope }
     }
 }

@@ -52,18 +52,20 @@ impl RunningSoftmax {
 pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer without a library call.
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which is then the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let clamped = if x < -87.0 { -87.0 } else { x };
     let clamped = if clamped > 88.0 { 88.0 } else { clamped };
-    let power = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let power = shifted - ROUND;
     let rest = clamped - power * LN2_HIGH - power * LN2_LOW;
     let mut sum = 1.987_569_2e-4;
     for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5] {
         sum = sum * rest + coefficient;
     }
     let mantissa = sum * rest * rest + rest + 1.0;
-    let exponent = f32::from_bits(((power as i32 + 127) << 23) as u32);
+    // No conversion: `as` saturates, which keeps the loop from becoming vectors.
+    let exponent = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
     if x < -87.0 { 0.0 } else { mantissa * exponent }
 }
 

@@ -1,8 +1,8 @@
-//! The innermost loops, each compiled twice: once for any CPU and once for AVX2, chosen when called.
+//! The innermost loops, each compiled for any CPU, for AVX2 and for AVX-512, chosen when called.
 //!
 //! The bodies are plain Rust that LLVM turns into vector code; hand-written SIMD has its place here too.
 
-/// Defines functions whose body exists twice, for the baseline CPU and for AVX2.
+/// Defines functions whose body exists three times: for the baseline CPU, for AVX2 and for AVX-512.
 macro_rules! vectorized {
     ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
@@ -17,6 +17,14 @@ macro_rules! vectorized {
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn widest($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+
+                if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") {
+                    #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
+                    // SAFETY: the features that `widest` is compiled for were found on this CPU; those with AVX-512 have the others.
+                    return unsafe { widest($($arg),*) };
+                }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
                     #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
                     // SAFETY: the features that `wide` is compiled for were found on this CPU on the line above.

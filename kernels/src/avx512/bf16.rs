@@ -77,7 +77,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
 /// `sums[i] + x[2i] * w[2i] + x[2i + 1] * w[2i + 1]`; numbers below the normal ones count as zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn add_pairs(sums: __m512, x: __m512i, w: __m512i) -> __m512 {
+pub(super) fn add_pairs(sums: __m512, x: __m512i, w: __m512i) -> __m512 {
     // SAFETY: both types are 512 bits of anything.
     let [x, w] = unsafe { transmute::<[__m512i; 2], [__m512bh; 2]>([x, w]) };
     _mm512_dpbf16_ps(sums, x, w)

@@ -86,20 +86,37 @@ fn both_forms_equal_the_reference() {
 
 #[test]
 fn rounded_attention_stays_near_the_reference_and_keeps_rows_apart() {
-    for (start, rows, block_size) in [(0, 1, 16), (63, 3, 16), (100, 9, 7), (510, 5, 1), (1530, 30, 16)] {
+    for (start, rows, block_size) in
+        [(0, 1, 16), (63, 3, 16), (100, 9, 7), (510, 5, 1), (250, 150, 16), (1530, 30, 16)]
+    {
         let mut case = Case::new(34, start + rows, block_size, DType::BF16);
         let q = (case.queries(rows) * 0.25).unwrap();
         let layer = MlaLayer { activations: Activations::Rounded, ..case.layer() };
         let expected = reference::mla(&q, &case.cache, layer, case.span(start, rows)).unwrap();
         let out = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
         mla_decode(&q, &case.cache, layer, &[case.span(start, rows)], &out).unwrap();
-        // Queries and kv_b's inputs are rounded to eight bits of mantissa.
+        // Queries and kv_b's inputs are rounded to eight bits of mantissa; in the expanded form keys, values (up to 10) and
+        // weights too.
+        let expanded = unwritten(&[rows, SHAPE.heads * SHAPE.value]);
+        mla_prefill(&q, &case.cache, layer, case.span(start, rows), &expanded).unwrap();
+        assert_close(&format!("expanded, {rows} rows after {start}"), &expanded, &expected, 6e-2);
         assert_close(&format!("{rows} rows after {start}"), &out, &expected, 2e-2);
         for row in 0..rows {
             let alone = unwritten(&[1, SHAPE.heads * SHAPE.value]);
             let (q, span) = (q.narrow(0, row, 1).unwrap(), case.span(start + row, 1));
-            mla_decode(&q, &case.cache, layer, &[span], &alone).unwrap();
-            assert_eq!(numbers(&alone), numbers(&out.narrow(0, row, 1).unwrap()), "row {row} after {start}");
+            for (of_all, absorbed) in [(&out, true), (&expanded, false)] {
+                if absorbed {
+                    mla_decode(&q, &case.cache, layer, &[span], &alone).unwrap();
+                } else {
+                    mla_prefill(&q, &case.cache, layer, span, &alone).unwrap();
+                }
+                let row_of_all = of_all.narrow(0, row, 1).unwrap();
+                assert_eq!(
+                    numbers(&alone),
+                    numbers(&row_of_all),
+                    "row {row} after {start}, absorbed: {absorbed}"
+                );
+            }
         }
     }
 }
