@@ -1,7 +1,7 @@
 //! The memory of a cache, and its blocks as bytes: how they leave it for another tier of memory, and come back.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
-use half::bf16;
+use half::{bf16, vec::HalfBitsVecExt};
 
 use crate::pages::prefer_large_pages;
 
@@ -10,7 +10,13 @@ use crate::pages::prefer_large_pages;
 /// # Errors
 /// When the tensor cannot be made.
 pub fn zeroed_cache(shape: (usize, usize, usize), dtype: DType) -> Result<Tensor> {
-    let cache = Tensor::zeros(shape, dtype, &Device::Cpu)?;
+    let cache = if dtype == DType::BF16 {
+        // As bits, of which the system gives zeros when they are first touched: candle would write them all.
+        let zeros: Vec<bf16> = vec![0_u16; shape.0 * shape.1 * shape.2].reinterpret_into();
+        Tensor::from_vec(zeros, shape, &Device::Cpu)?
+    } else {
+        Tensor::zeros(shape, dtype, &Device::Cpu)?
+    };
     if let Storage::Cpu(storage) = &*cache.storage_and_layout().0 {
         match storage {
             CpuStorage::F32(data) => prefer_large_pages(data),

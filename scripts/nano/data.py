@@ -37,17 +37,24 @@ def encode_sample(tok, g, s):
     return np.array(ids + target, np.uint16), np.array(mask + [True] * len(target))
 
 
-def make_batches(seed, batch_tokens, long_share, long_tokens, copying):
+def mixed(weights):
+    """The mix of tasks with other weights for those named here."""
+    named = {task.__name__: task for task in tasks.MIX}
+    return tasks.MIX | {named[name]: weight for name, weight in weights.items()}
+
+
+def make_batches(seed, batch_tokens, long_share, long_tokens, copying, weights):
     """Endless batches: list of (ids [rows, L], mask [rows, L]) groups, about batch_tokens in all.
 
     long_share() is the share of the tokens in long recall rows, long_tokens() their length, copying() the weight of the
-    long copying rows beside the other tasks of MIX.
+    long copying rows beside the other tasks of MIX. weights replaces those of some tasks, by name.
     """
+    mix = mixed(weights)
     tok, g = Tokenizer(), Gen(seed, "train")
     while True:
         pool, size = [], 0
         while size < 24 * batch_tokens:
-            pool.append(encode_sample(tok, g, tasks.sample(g, tasks.MIX | {tasks.copy_long: copying()})))
+            pool.append(encode_sample(tok, g, tasks.sample(g, mix | {tasks.copy_long: copying()})))
             size += len(pool[-1][0])
         pool.sort(key=lambda r: len(r[0]) + g.random())
         groups, group, width = [], [], 0
@@ -82,21 +89,21 @@ def make_batches(seed, batch_tokens, long_share, long_tokens, copying):
                 batch, count = [], 0
 
 
-def _worker(queue, seed, batch_tokens, share, copying, low, high):
+def _worker(queue, seed, batch_tokens, share, copying, weights, low, high):
     os.nice(5)
     length = lambda g: g.randint(int(low), int(high))
-    for batch in make_batches(seed, batch_tokens, lambda: share.value, length, lambda: copying.value):
+    for batch in make_batches(seed, batch_tokens, lambda: share.value, length, lambda: copying.value, weights):
         queue.put(batch)
 
 
 class Loader:
     """Background generator; `share` and `copying` may be changed while it runs."""
 
-    def __init__(self, seed, batch_tokens, share, copying, low=500, high=4300):
+    def __init__(self, seed, batch_tokens, share, copying, weights=None, low=500, high=4300):
         ctx = multiprocessing.get_context("spawn")
         self.share, self.copying = ctx.Value("d", share), ctx.Value("d", copying)
         self.queue = ctx.Queue(6)
-        self.proc = ctx.Process(target=_worker, args=(self.queue, seed, batch_tokens, self.share, self.copying, low, high), daemon=True)
+        self.proc = ctx.Process(target=_worker, args=(self.queue, seed, batch_tokens, self.share, self.copying, weights or {}, low, high), daemon=True)
         self.proc.start()
 
     def next(self):

@@ -54,6 +54,7 @@ def main():
     a.add_argument("--long-from", type=float, default=0.3)
     a.add_argument("--long-share", type=float, default=0.22)
     a.add_argument("--copy-until", type=float, default=0.06, help="fraction up to which long copying rows weigh EARLY_COPYING")
+    a.add_argument("--weight", action="append", default=[], metavar="TASK=W", help="another weight in the mix of tasks, such as tool_call=60")
     a.add_argument("--compile", action="store_true", help="fuse norms and rotations (needs a C++ compiler)")
     a.add_argument("--threads", type=int, default=2)
     a.add_argument("--steps", type=int, default=0, help="stop after so many steps (profiling)")
@@ -73,9 +74,10 @@ def main():
         opt.state = ck["opt"]
         tokens, step = ck["tokens"], ck["step"]
         begin = tokens - (ck["fraction"] if a.start is None else a.start) * a.tokens * 1e6
+    weights = {task: float(weight) for task, weight in (named.split("=") for named in a.weight)}
     print(sum(p.numel() for p in model.parameters()), "parameters")
     fraction = lambda: (tokens - begin) / (a.tokens * 1e6)
-    loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens, *curriculum(fraction(), a))
+    loader = Loader(a.seed * 1_000_000 + step, a.batch_tokens, *curriculum(fraction(), a), weights)
     last = saved = time.time()
     losses, first = [], step
     while True:

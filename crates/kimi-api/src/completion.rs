@@ -41,7 +41,7 @@ pub struct CompletionRequest {
     pub stream_options: Option<StreamOptions>,
     /// Report the log probability of each token and of this many alternatives.
     pub logprobs: Option<i64>,
-    /// The answer begins with the prompt.
+    /// The answer begins with the prompt; with `logprobs` those of the prompt's tokens, too, and `max_tokens` may be 0.
     pub echo: Option<bool>,
     /// Text that comes after the answer; this model cannot fill a gap.
     pub suffix: Option<String>,
@@ -255,10 +255,10 @@ pub struct CompletionChoice {
 pub struct CompletionLogprobs {
     /// The tokens' texts.
     pub tokens: Vec<String>,
-    /// Their natural-log probabilities.
-    pub token_logprobs: Vec<f32>,
-    /// The most likely tokens at each place, by their texts; descending.
-    pub top_logprobs: Vec<IndexMap<String, f32>>,
+    /// Their natural-log probabilities; `null` for the first token of a prompt, which nothing predicts.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// The most likely tokens at each place, by their texts; descending. `null` for the first token of a prompt.
+    pub top_logprobs: Vec<Option<IndexMap<String, f32>>>,
     /// Where each token begins in `text`, in characters.
     pub text_offset: Vec<usize>,
 }

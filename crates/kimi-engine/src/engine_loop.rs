@@ -98,12 +98,14 @@ impl Engine {
             limits,
             standing: request.standing,
             scope: request.cache_scope,
+            scores_prompt: request.prompt_logprobs.is_some(),
         };
         let added = self.scheduler.add(id, sequence);
         let introduction = Some(NewSequence {
             id,
             sampling: request.sampling,
             logprobs: request.logprobs,
+            prompt_logprobs: request.prompt_logprobs,
             prompt: request.prompt.tokens.into(),
             constraint: request.constraint,
             max_tokens: request.max_tokens,
@@ -147,6 +149,16 @@ impl Engine {
 
     /// Hop 8b of 9. Sends what the step sampled to the requests' streams, and the ends that follow from it.
     fn publish(&mut self, plan: &StepPlan, output: StepOutput) {
+        for (id, scores) in output.scored {
+            let Entry::Occupied(request) = self.live.entry(id) else { continue };
+            match scores {
+                Ok(scores) => request.get().prompt(scores),
+                Err(failure) => {
+                    self.scheduler.cancel(id);
+                    request.remove().fail(failure, &self.metrics);
+                }
+            }
+        }
         let samples: Vec<Sample> = output
             .sampled
             .iter()
@@ -224,13 +236,24 @@ fn check_answer(plan: &StepPlan, output: &StepOutput) -> Result<(), RunnerError>
         rest = &rest[count..];
         (1..=entry.draft + 1).contains(&count)
     });
-    if answered && rest.is_empty() {
+    if !answered || !rest.is_empty() {
+        return Err(wrong_samples(plan, output));
+    }
+    let wanted = plan.entries.iter().filter(|entry| !entry.scores.is_empty());
+    let wanted = wanted.map(|entry| (entry.sequence, entry.scores.len()));
+    let is_answer =
+        |((id, count), (scored, scores)): ((SequenceId, usize), &(SequenceId, Result<Vec<_>, _>))| {
+            id == *scored && scores.as_ref().map_or(true, |scores| scores.len() == count)
+        };
+    if wanted.clone().count() == output.scored.len() && wanted.zip(&output.scored).all(is_answer) {
         return Ok(());
     }
+    Err(RunnerError("the runner was asked for scores of a prompt and gave others".into()))
+}
+
+fn wrong_samples(plan: &StepPlan, output: &StepOutput) -> RunnerError {
     let asked: Vec<_> =
         plan.entries.iter().filter(|entry| entry.samples).map(|entry| entry.sequence.0).collect();
     let answered: Vec<_> = output.sampled.iter().map(|(sequence, _)| sequence.0).collect();
-    Err(RunnerError(format!(
-        "the runner was asked to sample sequences {asked:?} and answered for {answered:?}"
-    )))
+    RunnerError(format!("the runner was asked to sample sequences {asked:?} and answered for {answered:?}"))
 }

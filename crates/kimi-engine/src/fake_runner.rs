@@ -4,6 +4,7 @@ mod answer;
 mod constrained;
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,9 @@ use kimi_tokens::TokenId;
 
 pub use self::answer::{FakeAnswer, FakeFailure, FakeFailureKind, FakeTokens};
 use self::constrained::Constrained;
-use crate::{EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput};
+use crate::{
+    EngineFailure, ModelRunner, NewSequence, RunnerError, SampledToken, StepBatch, StepOutput, TokenLogprobs,
+};
 
 /// Answers with tokens that depend on the request alone, never on what else is in the batch.
 ///
@@ -39,7 +42,8 @@ pub struct FakeRunner {
 struct FakeSequence {
     answer: FakeAnswer,
     logprobs: Option<usize>,
-    prompt_tokens: usize,
+    prompt_logprobs: Option<usize>,
+    prompt: Arc<[TokenId]>,
     generated: usize,
     computed: usize,
     /// `None` when nothing constrains it.
@@ -136,7 +140,8 @@ impl FakeRunner {
         let sequence = FakeSequence {
             answer,
             logprobs: new.logprobs,
-            prompt_tokens: new.prompt.len(),
+            prompt_logprobs: new.prompt_logprobs,
+            prompt: Arc::clone(&new.prompt),
             generated: 0,
             computed: 0,
             constraint: if self.keeps_constraints { Constrained::new(new) } else { None },
@@ -169,13 +174,17 @@ impl ModelRunner for FakeRunner {
         for new in &batch.new_sequences {
             self.introduce(new);
         }
-        let mut sampled = Vec::new();
+        let (mut sampled, mut scored) = (Vec::new(), Vec::new());
         let mut step_time = self.step_time;
         for entry in &batch.plan.entries {
             let id = entry.sequence;
             let sequence = self.sequences.get_mut(&id).ok_or_else(|| broken(id, "is planned but unknown"))?;
             sequence.run(entry, &self.written)?;
             self.written.extend(entry.blocks.iter());
+            if !entry.scores.is_empty() {
+                let first = entry.start + entry.scores.start;
+                scored.push((id, Ok(sequence.score(first..first + entry.scores.len()))));
+            }
             if entry.samples {
                 step_time = step_time.max(sequence.answer.time_of(sequence.generated));
                 for row in 0..=entry.draft {
@@ -190,7 +199,7 @@ impl ModelRunner for FakeRunner {
             }
         }
         thread::sleep(step_time.saturating_sub(started.elapsed()));
-        Ok(StepOutput { sampled, ..StepOutput::default() })
+        Ok(StepOutput { sampled, scored, ..StepOutput::default() })
     }
 }
 
@@ -198,7 +207,7 @@ impl FakeSequence {
     /// Checks an entry and books it.
     fn run(&mut self, entry: &PlanEntry, written: &HashSet<BlockId>) -> Result<(), RunnerError> {
         let end = entry.start + entry.tokens.len() - entry.draft;
-        let length = self.prompt_tokens + self.generated;
+        let length = self.prompt.len() + self.generated;
         // Whoever was preempted comes back to the beginning, or to what the prefix cache still has of it.
         let skips = entry.start > self.computed && self.computed > 0;
         let begun_by_others = entry.blocks.first().is_some_and(|block| written.contains(block));
@@ -210,6 +219,13 @@ impl FakeSequence {
         }
         self.computed = end;
         Ok(())
+    }
+
+    /// How likely the prompt's tokens after these positions are.
+    fn score(&self, positions: Range<usize>) -> Vec<TokenLogprobs> {
+        let alternatives = self.prompt_logprobs.unwrap_or_default();
+        let next = &self.prompt[positions.start + 1..=positions.end];
+        next.iter().map(|id| answer::logprobs(*id, alternatives)).collect()
     }
 
     /// The next token, or what the answer breaks off with.
@@ -231,7 +247,10 @@ impl FakeSequence {
             }
         }
         self.generated += 1;
-        Ok(Ok(SampledToken { id, logprobs: self.logprobs.map(|count| answer::logprobs(id, count)) }))
+        Ok(Ok(SampledToken {
+            id,
+            logprobs: self.logprobs.map(|count| Arc::new(answer::logprobs(id, count))),
+        }))
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{Span, debug, warn};
 
 use crate::metrics::{EngineMetrics, Outcome};
-use crate::{EngineFailure, NewSequence, SampledToken, TokenEvent};
+use crate::{EngineFailure, NewSequence, SampledToken, TokenEvent, TokenLogprobs};
 
 /// Where a request's events go, and what its timings are measured from. Ends by exactly one of [`finish`](Self::finish),
 /// [`fail`](Self::fail) and [`cancel`](Self::cancel), each of which frees its place among the accepted requests.
@@ -45,6 +45,11 @@ impl LiveRequest {
         self.has_started.store(true, Ordering::Relaxed);
         metrics.queue_seconds.record(now - self.submitted);
         Some(introduction)
+    }
+
+    /// Sends what is known of the prompt's next tokens.
+    pub(crate) fn prompt(&self, scores: Vec<TokenLogprobs>) {
+        let _ = self.events.send(TokenEvent::Prompt(scores));
     }
 
     /// Sends a token. A reader that has just gone is noticed before the next step.

@@ -19,6 +19,9 @@ pub struct GenerateRequest {
     pub stop_tokens: Vec<TokenId>,
     /// `Some(n)`: report the log probability of each sampled token and of the `n` most likely ones.
     pub logprobs: Option<usize>,
+    /// `Some(n)`: report the log probability of each token of the prompt but the first and of the `n` most likely ones there. The
+    /// prompt is then computed whole, whatever the prefix cache has of it.
+    pub prompt_logprobs: Option<usize>,
     /// Whose computed prefixes it may begin with, and who may begin with its own; `None` keeps it apart.
     pub cache_scope: Option<CacheScope>,
     /// What the answer must look like; by default nothing.

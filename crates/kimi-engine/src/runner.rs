@@ -6,7 +6,7 @@ use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
 use kimi_tokens::TokenId;
 use thiserror::Error;
 
-use crate::{Constraint, EngineFailure, SampledToken, Sampling};
+use crate::{Constraint, EngineFailure, SampledToken, Sampling, TokenLogprobs};
 
 /// Runs steps of the model. Implemented over tensors by `kimi-runner` and without a model by [`FakeRunner`](crate::FakeRunner).
 pub trait ModelRunner: Send {
@@ -40,6 +40,8 @@ pub struct NewSequence {
     pub sampling: Sampling,
     /// How many top log probabilities to report, if any.
     pub logprobs: Option<usize>,
+    /// The same for tokens of the prompt.
+    pub prompt_logprobs: Option<usize>,
     /// The prompt, whole even when the plan computes only its beginning: for penalties that look at it.
     pub prompt: Arc<[TokenId]>,
     /// What its tokens must look like.
@@ -56,6 +58,9 @@ pub struct NewSequence {
 pub struct StepOutput {
     /// `(sequence, its next token or why it failed)`. After a failure there is nothing more of that sequence.
     pub sampled: Vec<(SequenceId, Result<SampledToken, EngineFailure>)>,
+    /// For each entry whose plan has `scores`, in the plan's order: of each of them, how likely the prompt's next token was; or
+    /// why the sequence failed.
+    pub scored: Vec<(SequenceId, Result<Vec<TokenLogprobs>, EngineFailure>)>,
     /// What the second tier did.
     pub tier: TierReport,
 }

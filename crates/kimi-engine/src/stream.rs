@@ -12,6 +12,8 @@ use crate::EngineFailure;
 /// One step in the life of a generation. `Finished` or `Failed` is the last one and always comes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenEvent {
+    /// How likely the next tokens of the prompt were, from its second one on; before any `Token`, and only when it was asked for.
+    Prompt(Vec<TokenLogprobs>),
     /// A token was sampled.
     Token(SampledToken),
     /// The generation ended as asked.
@@ -32,8 +34,8 @@ pub struct SampledToken {
 /// Natural-log probabilities at one position, from the unfiltered distribution (before temperature and filters).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprobs {
-    /// Of the sampled token.
-    pub sampled: f32,
+    /// Of the token itself.
+    pub token: f32,
     /// Of the most likely tokens, descending; as many as the request asked for.
     pub top: Vec<(TokenId, f32)>,
 }

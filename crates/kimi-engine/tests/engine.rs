@@ -35,6 +35,7 @@ fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: None,
         standing: Standing::default(),

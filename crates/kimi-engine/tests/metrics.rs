@@ -98,6 +98,7 @@ fn request(prompt_tokens: u32, max_tokens: usize) -> GenerateRequest {
         max_tokens,
         stop_tokens: vec![0],
         logprobs: None,
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: None,
         standing: Standing::default(),

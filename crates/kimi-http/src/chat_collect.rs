@@ -54,6 +54,8 @@ struct Answer {
 impl Answer {
     fn add(&mut self, event: AnswerEvent) {
         match event {
+            // Only the older route asks for it.
+            AnswerEvent::Prompt(_) => {}
             AnswerEvent::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(&text),
             AnswerEvent::Content { text, logprobs } => {
                 self.content.push_str(&text);

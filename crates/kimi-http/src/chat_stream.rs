@@ -48,6 +48,8 @@ impl Framing for AnswerHead {
         let mut choice =
             ChunkChoice { index, token_ids: token_ids.unwrap_or_default(), ..ChunkChoice::default() };
         match &mut event {
+            // Only the older route asks for it.
+            AnswerEvent::Prompt(_) => return,
             AnswerEvent::Reasoning(text) => {
                 choice.delta.reasoning_content = Some(text);
                 choice.delta.reasoning = self.reasoning_alias.then_some(text.as_str());

@@ -18,24 +18,44 @@ pub(crate) struct CompletionWriter {
     pub(crate) model: String,
     /// A last chunk carries the usage, and all others say `"usage": null`.
     pub(crate) include_usage: bool,
-    /// What each choice begins with before the model says anything; empty when none begins with anything.
-    pub(crate) echoes: Vec<String>,
+    /// What each choice begins with before the model says anything, by prompt; empty when none begins with anything.
+    pub(crate) echoes: Vec<Echo>,
     /// Choices of each prompt.
     pub(crate) per_prompt: usize,
-    /// Characters of each choice's text so far.
-    pub(crate) offsets: Vec<usize>,
+    /// How far each choice is; made when the answer begins.
+    pub(crate) offsets: Vec<Offsets>,
+}
+
+/// A prompt that its answers begin with.
+pub(crate) struct Echo {
+    pub(crate) text: String,
+    /// Its first token, when log probabilities are reported: nothing says how likely that was.
+    pub(crate) first_token: Option<String>,
+}
+
+/// Characters of a choice.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Offsets {
+    /// Of its text so far.
+    text: usize,
+    /// Of the tokens of its prompt that were reported.
+    prompt: usize,
 }
 
 impl CompletionWriter {
     /// What the choices begin with: the prompt's text and ids, as far as they were asked for.
     fn first_pieces(&mut self, choices: &Choices) -> Vec<CompletionChoice> {
-        self.offsets = vec![0; choices.len()];
+        self.offsets = vec![Offsets::default(); choices.len()];
         let pieces = (0..choices.len()).map(|index| {
             let prompt = index / self.per_prompt;
-            let text = self.echoes.get(prompt).cloned().unwrap_or_default();
-            self.offsets[index] = text.chars().count();
             let prompt_token_ids = choices.prompt_token_ids(prompt).map(<[_]>::to_vec);
-            CompletionChoice { index, text, prompt_token_ids, ..CompletionChoice::default() }
+            let piece = CompletionChoice { index, prompt_token_ids, ..CompletionChoice::default() };
+            let Some(Echo { text, first_token }) = self.echoes.get(prompt) else { return piece };
+            let logprobs = first_token.clone().map(of_first_token);
+            let characters = |text: &String| text.chars().count();
+            let prompt = first_token.as_ref().map_or(0, characters);
+            self.offsets[index] = Offsets { text: characters(text), prompt };
+            CompletionChoice { text: text.clone(), logprobs, ..piece }
         });
         pieces.collect()
     }
@@ -43,11 +63,15 @@ impl CompletionWriter {
     /// What an event adds to its choice.
     fn piece(&mut self, ChoiceEvent { index, event, token_ids }: ChoiceEvent) -> CompletionChoice {
         let piece = CompletionChoice { index, token_ids, ..CompletionChoice::default() };
+        let offsets = &mut self.offsets[index];
         match event {
+            AnswerEvent::Prompt(tokens) => {
+                let logprobs = Some(in_arrays(tokens, &mut offsets.prompt));
+                CompletionChoice { logprobs, ..piece }
+            }
             AnswerEvent::Content { text, logprobs } => {
-                let offset = &mut self.offsets[index];
-                let logprobs = logprobs.map(|tokens| in_arrays(tokens, *offset));
-                *offset += text.chars().count();
+                let logprobs = logprobs.map(|tokens| in_arrays(tokens, &mut offsets.text.clone()));
+                offsets.text += text.chars().count();
                 CompletionChoice { text, logprobs, ..piece }
             }
             AnswerEvent::Finished { reason, .. } => CompletionChoice { finish_reason: Some(reason), ..piece },
@@ -124,8 +148,18 @@ fn add(sum: &mut CompletionChoice, piece: CompletionChoice) {
     }
 }
 
-/// The older shape of log probabilities. `offset` is where the first token begins, in characters.
-fn in_arrays(tokens: Vec<TokenLogprob>, mut offset: usize) -> CompletionLogprobs {
+/// Nothing says how likely a prompt's first token was.
+fn of_first_token(token: String) -> CompletionLogprobs {
+    CompletionLogprobs {
+        tokens: vec![token],
+        token_logprobs: vec![None],
+        top_logprobs: vec![None],
+        text_offset: vec![0],
+    }
+}
+
+/// The older shape of log probabilities. `offset` is where the first token begins, in characters, and then where the last one ends.
+fn in_arrays(tokens: Vec<TokenLogprob>, offset: &mut usize) -> CompletionLogprobs {
     let mut arrays = CompletionLogprobs::default();
     for token in tokens {
         let mut top: indexmap::IndexMap<String, f32> = indexmap::IndexMap::new();
@@ -135,11 +169,11 @@ fn in_arrays(tokens: Vec<TokenLogprob>, mut offset: usize) -> CompletionLogprobs
             top.entry(text).or_insert(logprob);
         }
         arrays.tokens.push(token.token);
-        arrays.token_logprobs.push(token.logprob);
-        arrays.top_logprobs.push(top);
-        arrays.text_offset.push(offset);
+        arrays.token_logprobs.push(Some(token.logprob));
+        arrays.top_logprobs.push(Some(top));
+        arrays.text_offset.push(*offset);
         // A character may be spread over tokens: it counts where it begins.
-        offset += token.bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
+        *offset += token.bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count();
     }
     arrays
 }

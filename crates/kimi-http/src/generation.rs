@@ -26,6 +26,8 @@ const LOWEST_LOGPROB: f32 = -9999.0;
 /// One step of an answer, in the order in which clients see it. `Finished` is the last.
 #[derive(Debug, PartialEq)]
 pub(crate) enum AnswerEvent {
+    /// How likely the prompt's next tokens were, from its second one on; first of all, and only when it was asked for.
+    Prompt(Vec<TokenLogprob>),
     /// More of the reasoning.
     Reasoning(String),
     /// More of the answer, with the log probabilities of the tokens that completed it when they were asked for.
@@ -57,6 +59,10 @@ pub(crate) struct Generation {
     /// Tokens since the last event that was read; `None` when not asked for.
     token_ids: Option<Vec<TokenId>>,
     hidden_tokens: Vec<TokenId>,
+    /// Tokens of the prompt that nothing was said of yet; empty when not asked for.
+    unscored: std::vec::IntoIter<TokenId>,
+    /// The one token that comes with the prompt's scores is not shown.
+    no_answer: bool,
     one_tool_call: bool,
     hide_reasoning: bool,
     has_content: bool,
@@ -83,6 +89,8 @@ impl Generation {
             .engine
             .generate(request)
             .map_err(|error| ApiError::from_submit(&error, service.engine.limits().max_context))?;
+        let scored = prepared.prompt_logprobs.and_then(|_| prepared.prompt_tokens().get(1..));
+        let unscored = scored.unwrap_or_default().to_vec();
         Ok(Self {
             tokens: Some(tokens),
             patience: Patience::new(service.queue_wait),
@@ -93,6 +101,8 @@ impl Generation {
             logprobs: prepared.logprobs.map(|_| Vec::new()),
             token_ids: prepared.return_token_ids.then(Vec::new),
             hidden_tokens: prepared.hidden_tokens.clone(),
+            unscored: unscored.into_iter(),
+            no_answer: prepared.no_answer,
             one_tool_call: prepared.one_tool_call,
             hide_reasoning: prepared.hide_reasoning,
             has_content: false,
@@ -127,6 +137,7 @@ impl Generation {
                 }
             };
             match event {
+                Some(TokenEvent::Prompt(scores)) => self.score(&scores),
                 Some(TokenEvent::Token(token)) => self.take(&token),
                 Some(TokenEvent::Finished(finished)) => self.finish(Some(finished)),
                 Some(TokenEvent::Failed(failure)) => return Some(Err(self.fail(&failure))),
@@ -143,8 +154,18 @@ impl Generation {
         self.token_ids.as_mut().map(std::mem::take)
     }
 
+    /// Names the prompt's tokens that these belong to.
+    fn score(&mut self, scores: &[TokenLogprobs]) {
+        let tokens = scores.iter().zip(self.unscored.by_ref());
+        let scored = tokens.map(|(score, token)| token_logprob(&self.vocabulary, token, score)).collect();
+        self.ready.push_back(AnswerEvent::Prompt(scored));
+    }
+
     /// Parses one token into events.
     fn take(&mut self, token: &SampledToken) {
+        if self.no_answer {
+            return;
+        }
         self.log.completion_tokens += 1;
         if let Some(ids) = &mut self.token_ids {
             ids.push(token.id);
@@ -202,10 +223,15 @@ impl Generation {
         let Some(parser) = self.parser.take() else { return };
         let outcome = parser.finish(&mut self.parsed);
         self.publish();
-        let reason = finish_reason(finished, &outcome, self.cut.is_set());
+        let reason = match self.no_answer {
+            true => FinishReason::Length,
+            false => finish_reason(finished, &outcome, self.cut.is_set()),
+        };
         let usage = Usage::new(
             self.log.prompt_tokens,
-            finished.map_or(self.log.completion_tokens, |finished| finished.completion_tokens),
+            finished
+                .filter(|_| !self.no_answer)
+                .map_or(self.log.completion_tokens, |finished| finished.completion_tokens),
             finished.map_or(0, |finished| finished.cached_tokens),
             outcome.reasoning_tokens,
         );
@@ -265,7 +291,7 @@ fn token_logprob(vocabulary: &Vocabulary, id: TokenId, logprobs: &TokenLogprobs)
         let (token, bytes) = spell(vocabulary, *id);
         TopLogprob { token, logprob: logprob.max(LOWEST_LOGPROB), bytes }
     });
-    TokenLogprob { token, logprob: logprobs.sampled.max(LOWEST_LOGPROB), bytes, top_logprobs: top.collect() }
+    TokenLogprob { token, logprob: logprobs.token.max(LOWEST_LOGPROB), bytes, top_logprobs: top.collect() }
 }
 
 fn spell(vocabulary: &Vocabulary, id: TokenId) -> (String, Vec<u8>) {

@@ -36,6 +36,10 @@ pub(crate) struct ChatJob {
     pub(crate) stops: Stops,
     /// `Some(n)`: report log probabilities of the content's tokens and `n` alternatives.
     pub(crate) logprobs: Option<usize>,
+    /// The same for tokens of the prompt.
+    pub(crate) prompt_logprobs: Option<usize>,
+    /// Nothing is said: only the prompt is of interest.
+    pub(crate) no_answer: bool,
     /// What the answer must look like.
     pub(crate) shape: Shape,
     /// End after the first complete call.
@@ -207,6 +211,8 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         logprobs,
         shape,
         hide_reasoning: thinking.hidden,
+        prompt_logprobs: None,
+        no_answer: false,
         one_tool_call: request.parallel_tool_calls == Some(false),
         cache_scope: rules.tenant.cache_scope(request.cache_salt.as_deref()),
         standing: standing(request.priority, rules),

@@ -17,8 +17,7 @@ pub struct RunnerConfig {
     pub max_sequences: usize,
     /// How much memory the cache may take.
     pub kv_memory: KvMemory,
-    /// The number format of the cache. On CPUs [`CacheDtype::F32`] memory is given by the system when a block is first
-    /// written; the other formats are zeroed, and so taken, at start.
+    /// The number format of the cache. On CPUs its memory is given by the system when a block is first written.
     pub cache_dtype: CacheDtype,
     /// Where blocks that leave the cache are kept, if anywhere.
     pub disk: Option<DiskTierConfig>,

@@ -27,8 +27,8 @@ impl<'a> LogSoftmax<'a> {
         top_n(self.logits, n).into_iter().map(|ranked| (ranked.token, self.of(ranked.token))).collect()
     }
 
-    /// What a request that asked for `n` alternatives is told about `sampled`.
-    pub(crate) fn report(&self, sampled: TokenId, n: usize) -> TokenLogprobs {
-        TokenLogprobs { sampled: self.of(sampled), top: self.top(n) }
+    /// What a request that asked for `n` alternatives is told about `token`.
+    pub(crate) fn report(&self, token: TokenId, n: usize) -> TokenLogprobs {
+        TokenLogprobs { token: self.of(token), top: self.top(n) }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kimi_k2::{CacheDtype, ModelConfig};
-use kimi_scheduler::TierContents;
+use kimi_scheduler::{MAX_SCORES, TierContents};
 
 use crate::DiskTierConfig;
 
@@ -19,8 +19,8 @@ pub(crate) fn step_bytes(config: &ModelConfig, rows: usize, sequences: usize) ->
         + PREFILL_TILE * (kv + config.cache_width());
     let widest = config.intermediate_size.max(config.moe_intermediate_size * config.num_experts_per_tok);
     let experts = rows * (3 * widest + 2 * config.hidden_size);
-    // Once as a tensor, once for the sampler.
-    let logits = 2 * sequences.min(rows) * config.vocab_size;
+    // Once as a tensor, once for the sampler; also those of prompts.
+    let logits = 2 * (sequences + MAX_SCORES).min(rows) * config.vocab_size;
     4 * (attention + experts + logits) as u64
 }
 

@@ -72,16 +72,21 @@ impl Rank {
         let batch = gather(&step.plan);
         let mut logits = self.forward(&batch).map_err(|error| RunnerError(error.to_string()))?;
         let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
-        let mut sampled = Vec::with_capacity(batch.sample_rows.len());
-        for entry in step.plan.entries.iter().filter(|entry| entry.samples) {
+        let mut output = StepOutput { tier, ..StepOutput::default() };
+        for entry in &step.plan.entries {
             let id = entry.sequence;
             let sampler = self.samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
-            let own = rows.by_ref().take(entry.draft + 1);
-            sampled.extend(
-                sampler.sample_draft(own, entry.draft_tokens()).into_iter().map(|result| (id, result)),
-            );
+            if !entry.scores.is_empty() {
+                let own = rows.by_ref().take(entry.scores.len());
+                output.scored.push((id, sampler.score_prompt(own, entry.start + entry.scores.start)));
+            }
+            if entry.samples {
+                let own = rows.by_ref().take(entry.draft + 1);
+                let sampled = sampler.sample_draft(own, entry.draft_tokens());
+                output.sampled.extend(sampled.into_iter().map(|result| (id, result)));
+            }
         }
-        Ok(StepOutput { sampled, tier })
+        Ok(output)
     }
 
     /// Forgets sequences that ended and meets new ones.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kimi_engine::{ConstraintState, EngineFailure, NewSequence, SampledToken, Sampling};
+use kimi_engine::{ConstraintState, EngineFailure, NewSequence, SampledToken, Sampling, TokenLogprobs};
 use kimi_tokens::TokenId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +21,8 @@ use crate::{
 pub struct SequenceSampler {
     sampling: Sampling,
     logprobs: Option<usize>,
+    /// The prompt and how many alternatives to each of its tokens are reported, if any.
+    scored_prompt: Option<(Arc<[TokenId]>, usize)>,
     random: ChaCha8Rng,
     /// Tokens of the prompt and the output with how often each was generated, 0 for those of the prompt alone. Empty
     /// when no penalty is on.
@@ -42,6 +44,7 @@ impl SequenceSampler {
         Self {
             random: ChaCha8Rng::from_seed(seed),
             logprobs: sequence.logprobs,
+            scored_prompt: sequence.prompt_logprobs.map(|n| (Arc::clone(&sequence.prompt), n)),
             sampling,
             history,
             constraint: ConstraintState::new(sequence),
@@ -66,6 +69,24 @@ impl SequenceSampler {
         }
         let logprobs = untouched.map(|(n, row)| Arc::new(LogSoftmax::new(&row, max).report(id, n)));
         Ok(SampledToken { id, logprobs })
+    }
+
+    /// How likely the prompt's tokens after `first` and the positions behind it were, of which `rows` are the logits.
+    pub fn score_prompt<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a mut [f32]>,
+        first: usize,
+    ) -> Result<Vec<TokenLogprobs>, EngineFailure> {
+        let (prompt, n) = self.scored_prompt.as_ref().map_or((&[][..], 0), |(prompt, n)| (&prompt[..], *n));
+        // Rows are taken to their end, as for samples.
+        let scores: Vec<_> = rows
+            .zip(&prompt[first + 1..])
+            .map(|(row, next)| {
+                let max = finite_max(row).ok_or(EngineFailure::NonFiniteLogits)?;
+                Ok(LogSoftmax::new(row, max).report(*next, n))
+            })
+            .collect();
+        scores.into_iter().collect()
     }
 
     /// Samples after the token before a draft and then after each token of the draft, as long as the token sampled last is the

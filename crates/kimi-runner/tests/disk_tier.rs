@@ -48,6 +48,7 @@ fn request(prompt: u32) -> GenerateRequest {
         max_tokens: 10,
         stop_tokens: vec![],
         logprobs: None,
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: Some(CacheScope([1; 32])),
         standing: Standing::default(),
@@ -63,6 +64,7 @@ fn ask(engine: &EngineHandle, prompt: u32) -> (Vec<TokenId>, usize) {
             TokenEvent::Token(token) => tokens.push(token.id),
             TokenEvent::Finished(finished) => return (tokens, finished.cached_tokens),
             TokenEvent::Failed(failure) => panic!("{failure}"),
+            TokenEvent::Prompt(_) => unreachable!("nobody asked"),
         }
     }
 }

@@ -84,6 +84,7 @@ fn request(prompt: Vec<TokenId>, sampling: Sampling, max_tokens: usize) -> Gener
         max_tokens,
         stop_tokens: vec![],
         logprobs: None,
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: None,
         standing: kimi_engine::Standing::default(),

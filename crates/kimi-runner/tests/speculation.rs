@@ -91,6 +91,7 @@ impl Shadow {
                 id,
                 sampling: request.sampling.clone(),
                 logprobs: request.logprobs,
+                prompt_logprobs: None,
                 prompt: request.prompt.as_slice().into(),
                 constraint: request.constraint.clone(),
                 max_tokens: request.limits.max_tokens,
@@ -123,6 +124,7 @@ fn run(config: SchedulerConfig, requests: &[Request]) -> (Vec<Answer>, Load) {
             limits: limits.clone(),
             standing: Standing::default(),
             scope: *scope,
+            scores_prompt: false,
         };
         scheduler.add(SequenceId(id), sequence).expect("it fits");
     }

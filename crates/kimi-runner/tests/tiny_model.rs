@@ -62,7 +62,7 @@ fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread)
     assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
-        block_count: runner.block_count(),
+        block_count: runner.block_count() * 2 / 5,
         max_batch_tokens: 40,
         max_sequences: STREAMS,
         max_context,
@@ -84,6 +84,7 @@ fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
         max_tokens: 24,
         stop_tokens: vec![],
         logprobs: Some(2),
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: None,
         standing: kimi_engine::Standing::default(),
@@ -132,7 +133,7 @@ fn assert_company_changes_nothing(sampling: impl Fn(usize) -> Sampling) -> Vec<V
     assert!(engine.load().preemptions > 0, "the test is meant to include preemption");
     for (stream, (alone, together)) in alone.iter().zip(&together).enumerate() {
         assert_eq!(ids(together), ids(alone), "stream {stream}");
-        let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().sampled;
+        let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().token;
         for (a, b) in alone.iter().zip(together) {
             assert!((logprob(a) - logprob(b)).abs() < 2e-4, "stream {stream}: {a:?} or {b:?}");
         }
@@ -189,7 +190,7 @@ fn drafts_change_no_bit() {
             let bits = |token: SampledToken| {
                 let logprobs = token.logprobs.unwrap();
                 let top = logprobs.top.iter().map(|(id, logprob)| (*id, logprob.to_bits()));
-                (token.id, logprobs.sampled.to_bits(), top.collect::<Vec<_>>())
+                (token.id, logprobs.token.to_bits(), top.collect::<Vec<_>>())
             };
             collect(engine.generate(request).unwrap()).into_iter().map(bits).collect::<Vec<_>>()
         };
@@ -228,7 +229,7 @@ fn a_cached_prefix_gives_the_text_of_a_computed_one() {
         assert_eq!(cached, blocks(cut), "every full block but the last token's");
         assert_eq!(ids(&tokens), ids(computed));
         for (a, b) in tokens.iter().zip(computed) {
-            let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().sampled;
+            let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().token;
             assert!((logprob(a) - logprob(b)).abs() < 2e-4, "{a:?} or {b:?}");
         }
     }
@@ -278,9 +279,38 @@ fn the_engine_reports_the_log_probabilities_that_scoring_gives() {
     for (token, score) in answer.iter().zip(scores) {
         let reported = token.logprobs.as_ref().unwrap();
         assert_eq!(token.id, score.token);
-        assert!((reported.sampled - score.logprob.unwrap()).abs() < 2e-4);
+        assert!((reported.token - score.logprob.unwrap()).abs() < 2e-4);
         assert_eq!(reported.top[0].0, token.id, "greedy");
         assert!((reported.top[1].1 - score.top[1].1).abs() < 2e-4);
+    }
+}
+
+#[test]
+fn the_engine_scores_prompts_as_scoring_does_whatever_is_cached() {
+    let (engine, _thread) = engine();
+    let prompt: Vec<TokenId> = prompt(2).iter().copied().cycle().take(90).collect();
+    let model = model();
+    let expected: Vec<_> = score(&model, &prompt, 2).unwrap().map(Result::unwrap).skip(1).collect();
+    for _ in 0..2 {
+        let mut asked = request(2, Sampling::greedy());
+        asked.prompt.tokens.clone_from(&prompt);
+        asked.prompt_logprobs = Some(2);
+        let mut stream = engine.generate(asked).unwrap();
+        let mut scores = Vec::new();
+        let finished = loop {
+            match stream.blocking_next().unwrap() {
+                TokenEvent::Prompt(some) => scores.extend(some),
+                TokenEvent::Token(_) => assert_eq!(scores.len(), expected.len(), "the prompt comes first"),
+                TokenEvent::Finished(finished) => break finished,
+                TokenEvent::Failed(failure) => panic!("{failure}"),
+            }
+        };
+        assert_eq!(finished.cached_tokens, 0);
+        for (score, expected) in scores.iter().zip(&expected) {
+            assert!((score.token - expected.logprob.unwrap()).abs() < 2e-4);
+            assert_eq!(score.top.len(), 2);
+            assert!((score.top[0].1 - expected.top[0].1).abs() < 2e-4);
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use kimi_tokens::TokenId;
 
 use crate::{CacheScope, Speculation};
 
+/// Positions of prompts whose logits one step gives, beside one for each sequence: with a vocabulary of 163,840 they take 84 MB.
+pub const MAX_SCORES: usize = 128;
+
 /// The sizes a scheduler plans within. Resolved once at start; nothing changes them afterwards. Each size is at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
@@ -44,6 +47,9 @@ pub struct SequenceRequest<'a> {
     pub standing: Standing,
     /// Where it finds and leaves computed blocks; `None` keeps it out of the prefix cache.
     pub scope: Option<CacheScope>,
+    /// Whether the logits of the prompt's own positions are wanted. They are not in the prefix cache, so nothing is taken from
+    /// there before they were computed.
+    pub scores_prompt: bool,
 }
 
 /// Whose turn it is.

@@ -15,7 +15,7 @@ mod step_plan;
 mod tier;
 mod update;
 
-pub use config::{Limits, Load, SchedulerConfig, SequenceRequest, Standing, Tenant};
+pub use config::{Limits, Load, MAX_SCORES, SchedulerConfig, SequenceRequest, Standing, Tenant};
 pub use error::Rejection;
 pub use prefix::{BlockKey, CacheScope};
 pub use scheduler::Scheduler;

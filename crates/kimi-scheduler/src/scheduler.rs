@@ -13,7 +13,7 @@ use crate::restore::Restore;
 use crate::sequence::Sequence;
 use crate::speculation::{FIRST_ROW_COST, Speculator, cost_of_row};
 use crate::{
-    BlockId, Load, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceRequest,
+    BlockId, Load, MAX_SCORES, PlanEntry, Rejection, Sample, SchedulerConfig, SequenceId, SequenceRequest,
     SequenceUpdate, Speculation, StepPlan,
 };
 
@@ -136,6 +136,7 @@ impl Scheduler {
         assert!(!self.in_flight, "the last plan was not committed");
         let mut budget = self.config.max_batch_tokens;
         let mut catch_up = if self.is_answering() { self.catch_up } else { budget };
+        let mut scores = MAX_SCORES;
         self.make_way();
         let mut entries = Vec::new();
         // Running ones first. What is more urgent than one of them and could not be admitted above waits for the next
@@ -144,9 +145,10 @@ impl Scheduler {
             && (entries.len() < self.running.len()
                 || catch_up > 0 && !self.next_outranks_tail() && self.admit())
         {
-            let most = budget.min(1 + catch_up);
+            let most = self.running[entries.len()].within_scores(budget.min(1 + catch_up), scores);
             let Some(entry) = self.plan_running(entries.len(), most) else { break };
             budget -= entry.tokens.len();
+            scores = scores.saturating_sub(entry.scores.len());
             catch_up -= entry.tokens.len() - 1;
             self.waiting.charge(self.running[entries.len()].standing.tenant, entry.tokens.len());
             entries.push(entry);

@@ -1,6 +1,6 @@
 //! One request's tokens and how far they are computed.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use kimi_tokens::TokenId;
 
@@ -34,6 +34,8 @@ pub(crate) struct Sequence {
     published: usize,
     /// Prompt tokens that came from the prefix cache when it was admitted first.
     cached_tokens: usize,
+    /// Positions of the prompt whose logits are still wanted; they lead to the prompt's last token.
+    unscored: Range<usize>,
     /// `blocks` as plans carry it; made anew when the table grows, not every step.
     table: Arc<[BlockId]>,
     /// Whether a plan has named it, so that the runner holds state for it.
@@ -50,7 +52,7 @@ impl Sequence {
         context_limit: usize,
         speculator: Option<Speculator>,
     ) -> Self {
-        let SequenceRequest { tokens, limits, standing, scope } = request;
+        let SequenceRequest { tokens, limits, standing, scope, scores_prompt } = request;
         let prompt_tokens = tokens.len();
         Self {
             id,
@@ -64,6 +66,7 @@ impl Sequence {
             keys: scope.map(KeyChain::new),
             published: 0,
             cached_tokens: 0,
+            unscored: 0..if scores_prompt { prompt_tokens - 1 } else { 0 },
             table: Arc::default(),
             planned: false,
             speculator,
@@ -106,9 +109,10 @@ impl Sequence {
     }
 
     /// The names of the blocks it could begin with. At least one token is left over: the next one is sampled from what
-    /// computing it gives.
+    /// computing it gives. So are those whose logits are wanted.
     pub(crate) fn prefix_keys(&mut self, block_size: usize) -> &[BlockKey] {
-        let count = (self.tokens.len() - 1) / block_size;
+        let known = if self.unscored.is_empty() { self.tokens.len() - 1 } else { self.unscored.start };
+        let count = known / block_size;
         self.keys.as_mut().map_or(&[], |keys| keys.first(count, &self.tokens, block_size))
     }
 
@@ -162,6 +166,19 @@ impl Sequence {
         self.published = 0;
     }
 
+    /// How many of the next `count` tokens can be computed for at most so many scores; 1 at least.
+    pub(crate) fn within_scores(&self, count: usize, scores: usize) -> usize {
+        let wanted = self.wanted_scores(count);
+        if wanted.len() <= scores { count } else { (wanted.start + scores).max(1) }
+    }
+
+    /// Of the next `count` tokens, those whose logits are wanted as scores.
+    fn wanted_scores(&self, count: usize) -> Range<usize> {
+        let [first, end] = [self.unscored.start, self.unscored.end.min(self.computed + count)]
+            .map(|position| position.saturating_sub(self.computed));
+        first.min(end)..end
+    }
+
     /// The plan entry that computes the next `count` tokens; their blocks are held.
     pub(crate) fn entry(&mut self, count: usize) -> PlanEntry {
         self.planned = true;
@@ -175,6 +192,7 @@ impl Sequence {
             tokens: self.tokens[self.computed..end].to_vec(),
             draft: 0,
             blocks: Arc::clone(&self.table),
+            scores: self.wanted_scores(count),
             samples: end == self.tokens.len(),
         }
     }
@@ -205,6 +223,7 @@ impl Sequence {
     /// behind them hold what is not the sequence's; they are computed over.
     pub(crate) fn advance(&mut self, end: usize) {
         self.computed = end;
+        self.unscored.start = self.unscored.start.max(end.min(self.unscored.end));
     }
 
     /// Lets whoever proposed the sequence's last `count` tokens learn from them.

@@ -1,6 +1,6 @@
 //! The plan of one step, as plain data.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use kimi_tokens::TokenId;
 
@@ -46,6 +46,9 @@ pub struct PlanEntry {
     pub draft: usize,
     /// The sequence's block table: position `p` lies in `blocks[p / block_size]`. Covers every token of this entry.
     pub blocks: Arc<[BlockId]>,
+    /// Of `tokens`, those after which the prompt goes on and whose logits are wanted: they tell how likely the next one was. Each
+    /// position of a prompt is in one entry's `scores`, whatever is computed twice. Empty unless it was asked for.
+    pub scores: Range<usize>,
     /// Whether the last known token's logits are sampled (false while a prompt is only partly computed). While a sample is
     /// what the draft says, the logits of that draft token are sampled, too.
     pub samples: bool,

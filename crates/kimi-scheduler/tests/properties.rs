@@ -22,12 +22,19 @@ struct Request {
     fate: Fate,
     standing: Standing,
     scope: Option<CacheScope>,
+    scores_prompt: bool,
 }
 
 impl Request {
     fn sequence(&self) -> SequenceRequest<'_> {
-        let Self { prompt, limits, standing, scope, .. } = self;
-        SequenceRequest { tokens: prompt, limits: limits.clone(), standing: *standing, scope: *scope }
+        let Self { prompt, limits, standing, scope, scores_prompt, .. } = self;
+        SequenceRequest {
+            tokens: prompt,
+            limits: limits.clone(),
+            standing: *standing,
+            scope: *scope,
+            scores_prompt: *scores_prompt,
+        }
     }
 }
 
@@ -152,6 +159,8 @@ struct Record {
     /// The position at which each began to compute: what it was spared.
     begun_at: BTreeMap<u64, usize>,
     retired: Vec<SequenceId>,
+    /// How far each prompt's positions had their logits reported.
+    scored: BTreeMap<u64, usize>,
     /// Sequences that the last step gave a token and that want more.
     answering: BTreeSet<SequenceId>,
     steps: usize,
@@ -163,6 +172,22 @@ impl Record {
         if plan.entries.iter().any(|entry| self.answering.contains(&entry.sequence)) {
             let beyond = plan.entries.iter().map(|entry| entry.tokens.len() - entry.draft - 1);
             assert!(beyond.sum::<usize>() <= catch_up, "{plan:?} holds up an answer");
+        }
+    }
+
+    /// Each position of a prompt but the last is scored once, in order and before the answer, if that was asked for.
+    fn prompts_are_scored_once(&mut self, plan: &StepPlan, requests: &[Request]) {
+        for entry in &plan.entries {
+            let Some(Request { prompt, scores_prompt, .. }) = requests.get(entry.sequence.0 as usize) else {
+                continue;
+            };
+            let scored = self.scored.entry(entry.sequence.0).or_default();
+            if !entry.scores.is_empty() {
+                assert_eq!(entry.start + entry.scores.start, *scored, "{plan:?}");
+                *scored += entry.scores.len();
+            }
+            let wanted = if *scores_prompt { prompt.len() - 1 } else { 0 };
+            assert!(*scored <= wanted && (!entry.samples || *scored == wanted), "{plan:?}");
         }
     }
 
@@ -226,6 +251,7 @@ fn run(config: SchedulerConfig, pace: Pace, requests: &[Request], step_limit: us
         let plan = scheduler.plan_step();
         scheduler_state_is_sound(&scheduler, &plan, config);
         record.answers_are_not_held_up(&plan, pace.catch_up);
+        record.prompts_are_scored_once(&plan, requests);
         cancel_due(&mut scheduler, requests, now, true);
         if plan.entries.is_empty() {
             assert_eq!(scheduler.load().waiting + scheduler.load().running, 0, "work without a plan");
@@ -318,10 +344,11 @@ fn any_request() -> impl Strategy<Value = Request> {
     let standing = (prop_oneof![3 => Just(0), 1 => Just(-1), 1 => Just(1)], 0..3_u64)
         .prop_map(|(priority, tenant)| Standing { priority, tenant: Tenant(tenant) });
     let text = (prop::collection::vec(token, 0..20), 1..16_usize, stop_tokens);
-    (0..12_usize, text, fate, standing, scope).prop_map(
-        |(arrival, (prompt, max_tokens, stop_tokens), fate, standing, scope)| {
+    let asked = (scope, prop::bool::weighted(0.3));
+    (0..12_usize, text, fate, standing, asked).prop_map(
+        |(arrival, (prompt, max_tokens, stop_tokens), fate, standing, (scope, scores_prompt))| {
             let limits = Limits { max_tokens, stop_tokens };
-            Request { arrival, prompt, limits, fate, standing, scope }
+            Request { arrival, prompt, limits, fate, standing, scope, scores_prompt }
         },
     )
 }

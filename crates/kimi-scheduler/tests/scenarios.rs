@@ -223,6 +223,7 @@ fn add_standing(scheduler: &mut Scheduler, id: u64, tenant: u64, priority: i32) 
         limits: Limits { max_tokens: 2, stop_tokens: vec![] },
         standing: Standing { priority, tenant: Tenant(tenant) },
         scope: None,
+        scores_prompt: false,
     };
     scheduler.add(SequenceId(id), request).expect("the prompt fits");
 }
@@ -340,4 +341,46 @@ fn what_costs_a_whole_step_is_not_tried() {
         step(&mut scheduler);
     }
     assert_eq!(scheduler.load().drafts, 0);
+}
+
+#[test]
+fn a_step_gives_so_many_scores_of_prompts_and_no_more() {
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        block_size: 16,
+        block_count: 64,
+        max_batch_tokens: 512,
+        max_sequences: 4,
+        max_context: 512,
+        speculation: None,
+    });
+    let tokens: Vec<u32> = (0..300).collect();
+    for id in 0..2 {
+        let request = SequenceRequest {
+            tokens: &tokens,
+            limits: Limits { max_tokens: 1, stop_tokens: vec![] },
+            scope: Some(CacheScope([1; 32])),
+            scores_prompt: true,
+            ..SequenceRequest::default()
+        };
+        scheduler.add(SequenceId(id), request).expect("the prompt fits");
+    }
+    let mut steps = Vec::new();
+    for _ in 0..5 {
+        let plan = scheduler.plan_step();
+        let scores = plan.entries.iter().map(|entry| (entry.sequence.0, entry.start, entry.scores.clone()));
+        steps.push(scores.collect::<Vec<_>>());
+        let samples = plan.entries.iter().filter(|entry| entry.samples);
+        let samples: Vec<_> =
+            samples.map(|entry| Sample { sequence: entry.sequence, token: Some(9) }).collect();
+        scheduler.commit(&plan, &samples);
+    }
+    // Whoever finds nothing left still advances by a token. Its own prefix is in the cache by then, and computed again.
+    let expected = [
+        vec![(0, 0, 0..128), (1, 0, 0..1)],
+        vec![(0, 128, 0..128), (1, 1, 0..1)],
+        vec![(0, 256, 0..43), (1, 2, 0..85)],
+        vec![(1, 87, 0..128)],
+        vec![(1, 215, 0..84)],
+    ];
+    assert_eq!(steps, expected);
 }

@@ -129,7 +129,13 @@ fn run(
                 let limits = Limits { max_tokens: request.max_tokens, stop_tokens: vec![] };
                 let scope = Some(CacheScope::default());
                 let standing = Standing { priority: request.priority, ..Standing::default() };
-                let sequence = SequenceRequest { tokens: &request.prompt, limits, standing, scope };
+                let sequence = SequenceRequest {
+                    tokens: &request.prompt,
+                    limits,
+                    standing,
+                    scope,
+                    scores_prompt: false,
+                };
                 let _ = scheduler.add(SequenceId(id as u64), sequence);
             }
             if request.cancelled_after.is_some_and(|after| request.arrival + after == now) {

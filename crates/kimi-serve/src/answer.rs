@@ -36,6 +36,7 @@ pub(crate) async fn answer(
         max_tokens: args.max_tokens.clamp(1, room.max(1)),
         stop_tokens: loaded.markers.stop_tokens().to_vec(),
         logprobs: None,
+        prompt_logprobs: None,
         constraint: Constraint::default(),
         cache_scope: None,
         standing: kimi_engine::Standing::default(),
@@ -52,6 +53,8 @@ pub(crate) async fn answer(
             }
         };
         match event {
+            // Not asked for.
+            TokenEvent::Prompt(_) => {}
             TokenEvent::Token(token) => {
                 parser.push(token.id, &mut events);
             }

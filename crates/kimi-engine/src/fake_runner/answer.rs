@@ -1,6 +1,5 @@
 //! What a fake request is answered with: its tokens, how slowly they come, and how they break off.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kimi_tokens::TokenId;
@@ -116,12 +115,12 @@ pub(super) fn mix(state: u64) -> u64 {
     state ^ (state >> 31)
 }
 
-/// The sampled token at -0.25 and then the smallest other ids, each one less likely.
-pub(super) fn logprobs(sampled: TokenId, count: usize) -> Arc<TokenLogprobs> {
-    let others = (0..).filter(|id| *id != sampled);
-    let ids = std::iter::once(sampled).chain(others).take(count);
+/// The token at -0.25 and then the smallest other ids, each one less likely.
+pub(super) fn logprobs(token: TokenId, count: usize) -> TokenLogprobs {
+    let others = (0..).filter(|id| *id != token);
+    let ids = std::iter::once(token).chain(others).take(count);
     let top = ids.enumerate().map(|(rank, id)| (id, -0.25 - rank as f32)).collect();
-    Arc::new(TokenLogprobs { sampled: -0.25, top })
+    TokenLogprobs { token: -0.25, top }
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ impl Dialect for MessageEvents {
 
     fn tell(&mut self, event: AnswerEvent, out: &mut Vec<StreamEvent>) {
         match event {
+            // Only the route for plain text asks for it.
+            AnswerEvent::Prompt(_) => {}
             AnswerEvent::Reasoning(thinking) => {
                 let empty = || OutputBlock::Thinking { thinking: String::new(), signature: String::new() };
                 self.enter(Kind::Thinking, empty, out);

@@ -193,6 +193,8 @@ impl Dialect for ResponseEvents {
 
     fn tell(&mut self, event: AnswerEvent, out: &mut Vec<StreamEvent>) {
         match event {
+            // Only the route for plain text asks for it.
+            AnswerEvent::Prompt(_) => {}
             AnswerEvent::Reasoning(text) => self.think(text, out),
             AnswerEvent::Content { text, logprobs } => self.say(text, logprobs.unwrap_or_default(), out),
             AnswerEvent::ToolCallStarted { id: call_id, name, .. } => {

@@ -6,7 +6,7 @@ use kimi_api::CompletionRequest;
 use super::exchange::Asked;
 use super::seconds_since_1970;
 use crate::ApiError;
-use crate::completion_answer::CompletionWriter;
+use crate::completion_answer::{CompletionWriter, Echo};
 use crate::prepare::Prepared;
 use crate::validate::{ChatJob, CompletionJob, Prompt, RawPrompt, check_completion};
 
@@ -24,8 +24,10 @@ pub(crate) async fn create_completion(
         let text = if echo { text_of(&job) } else { None };
         let prompt = Prepared::encode(job, &exchange.service, &exchange.request_id).await?;
         if echo {
-            let decode = || exchange.service.vocabulary.decode(prompt.prompt_tokens());
-            echoes.push(text.unwrap_or_else(decode));
+            let decode = |tokens: &[_]| exchange.service.vocabulary.decode(tokens);
+            let first_token = prompt.prompt_logprobs.map(|_| decode(&prompt.prompt_tokens()[..1]));
+            let text = text.unwrap_or_else(|| decode(prompt.prompt_tokens()));
+            echoes.push(Echo { text, first_token });
         }
         prompts.push(prompt);
     }

@@ -44,7 +44,9 @@ pub(crate) fn check_completion(
         )));
     }
     note_without_effect(&shared, rules, &mut notices);
-    let max_tokens = super::max_tokens(&shared)?.unwrap_or(DEFAULT_MAX_TOKENS);
+    // Whoever wants to know how likely the prompt is may ask for no answer. One token comes with it all the same.
+    let no_answer = echo && shared.max_tokens == Some(0);
+    let max_tokens = if no_answer { 1 } else { super::max_tokens(&shared)?.unwrap_or(DEFAULT_MAX_TOKENS) };
     let min_tokens = sampling::min_tokens(&shared, rules.policy, max_tokens)?;
     let template = ChatJob {
         prompt: Prompt::Raw { prompt: RawPrompt::Tokens(Vec::new()), show_markers },
@@ -53,7 +55,9 @@ pub(crate) fn check_completion(
         max_tokens,
         shape: Shape { min_tokens, ..Shape::default() },
         stops: sampling::stops(&shared, rules, &mut notices)?,
+        prompt_logprobs: sampling::logprobs(&shared)?.filter(|_| echo),
         logprobs: sampling::logprobs(&shared)?,
+        no_answer,
         one_tool_call: false,
         hide_reasoning: false,
         cache_scope: rules.tenant.cache_scope(shared.cache_salt.as_deref()),
@@ -85,12 +89,6 @@ fn check_supported(request: &CompletionRequest) -> Result<(), ApiError> {
     let Some(alternatives) = request.logprobs else { return Ok(()) };
     let limit = sampling::MAX_TOP_LOGPROBS;
     if usize::try_from(alternatives).is_ok_and(|alternatives| alternatives <= limit) {
-        if request.echo == Some(true) {
-            return Err(ApiError::invalid(
-                "Invalid request: echo together with logprobs is not supported by this server yet: it does not report \
-                 log probabilities of prompts; `kimi-serve score` does",
-            ));
-        }
         return Ok(());
     }
     Err(ApiError::invalid(format!("Invalid request: logprobs must be from 0 to {limit}, not {alternatives}")))

@@ -106,6 +106,33 @@ async fn echo_and_log_probabilities() {
     );
     let (_, answer) = complete(&server, &prompt("a", json!({"logprobs": 0}))).await;
     assert_eq!(answer["choices"][0]["logprobs"]["top_logprobs"][0], json!({"H": -0.25}));
+
+    // What harnesses ask that compare continuations: the log probabilities of the prompt itself.
+    for repetition in 0..2 {
+        let scored =
+            prompt(json!(["é<|im_user|>b", [99]]), json!({"echo": true, "logprobs": 1, "max_tokens": 1}));
+        let (_, answer) = complete(&server, &scored).await;
+        assert_eq!(
+            answer["choices"][0]["logprobs"],
+            json!({"tokens": [lossy, lossy, "<|im_user|>", "b", "H"],
+                "token_logprobs": [null, -0.25, -0.25, -0.25, -0.25],
+                "top_logprobs": [null, {lossy: -0.25}, {"<|im_user|>": -0.25}, {"b": -0.25}, {"H": -0.25}],
+                "text_offset": [0, 1, 1, 12, 13]}),
+            "time {repetition}"
+        );
+        assert_eq!(answer["choices"][0]["text"], "é<|im_user|>bH");
+        assert_eq!(answer["choices"][1]["logprobs"]["token_logprobs"], json!([null, -0.25]));
+        assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0, "all is computed");
+    }
+    let (_, answer) = complete(
+        &server,
+        &prompt("ab", json!({"echo": true, "logprobs": 0, "max_tokens": 0, "return_token_ids": true})),
+    )
+    .await;
+    let choice = &answer["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("ab"), &json!("length")));
+    assert_eq!(choice["logprobs"]["tokens"], json!(["a", "b"]));
+    assert_eq!(answer["usage"]["completion_tokens"], 0);
 }
 
 #[tokio::test]
@@ -126,20 +153,23 @@ async fn refusals() {
         (prompt(json!([[]]), json!({})), "Invalid request: the prompt must not be empty".to_owned()),
         (
             prompt(json!([999_999]), json!({})),
-            format!("Invalid request: prompt has the token id 999999; this model's ids are below {vocabulary}"),
+            format!(
+                "Invalid request: prompt has the token id 999999; this model's ids are below {vocabulary}"
+            ),
         ),
-        (prompt("a", json!({"logprobs": 21})), "Invalid request: logprobs must be from 0 to 20, not 21".to_owned()),
         (
-            prompt("a", json!({"logprobs": 1, "echo": true})),
-            "Invalid request: echo together with logprobs is not supported by this server yet: it does not report log \
-             probabilities of prompts; `kimi-serve score` does"
-                .to_owned(),
+            prompt("a", json!({"logprobs": 21})),
+            "Invalid request: logprobs must be from 0 to 20, not 21".to_owned(),
         ),
         (prompt("a", json!({"n": 9})), "Invalid request: n must be from 1 to 8, not 9".to_owned()),
-        (prompt("a", json!({"max_tokens": 0})), "Invalid request: max_tokens must be at least 1, not 0".to_owned()),
+        (
+            prompt("a", json!({"max_tokens": 0})),
+            "Invalid request: max_tokens must be at least 1, not 0".to_owned(),
+        ),
         (
             prompt(vec!["a"; 17], json!({"n": 8})),
-            "Invalid request: prompt and n ask for 136 answers; at most 128 can be given to one request".to_owned(),
+            "Invalid request: prompt and n ask for 136 answers; at most 128 can be given to one request"
+                .to_owned(),
         ),
     ] {
         let (status, answer) = complete(&server, &body).await;
@@ -214,7 +244,7 @@ fn a_stream_adds_up_to_the_whole_answer() {
             prompt(
                 prompts,
                 json!({"seed": seed, "n": n, "max_tokens": max_tokens, "echo": echo, "return_token_ids": ids,
-            "logprobs": (logprobs && !echo).then_some(2), "skip_special_tokens": !show, "stop": ["ab", "e"],
+            "logprobs": logprobs.then_some(2), "skip_special_tokens": !show, "stop": ["ab", "e"],
             "ignore_eos": seed % 2 == 0, "include_stop_str_in_output": include_stop,
             "stream_options": {"include_usage": true}}),
             )

@@ -13,6 +13,7 @@ fn sampler_for(sampling: Sampling, prompt: &[TokenId], logprobs: Option<usize>) 
         id: SequenceId(1),
         sampling,
         logprobs,
+        prompt_logprobs: None,
         prompt: prompt.into(),
         constraint: Constraint::default(),
         max_tokens: usize::MAX,
@@ -213,7 +214,7 @@ fn logprobs_are_those_of_the_untouched_logits() {
     assert_eq!(token.id, 0, "the bias decides");
     let logprobs = token.logprobs.unwrap();
     let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
-    assert!(close(logprobs.sampled, row[0] - total.ln()));
+    assert!(close(logprobs.token, row[0] - total.ln()));
     assert_eq!(logprobs.top.iter().map(|top| top.0).collect::<Vec<_>>(), [1, 3, 2]);
     assert!(logprobs.top.iter().all(|&(token, logprob)| close(logprob, row[token as usize] - total.ln())));
 }
