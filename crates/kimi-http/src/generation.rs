@@ -18,6 +18,7 @@ use tracing::Span;
 use crate::patience::Patience;
 use crate::prepare::{AnswerParser, Prepared};
 use crate::state::ReadyService;
+use crate::validate::PromptReport;
 use crate::{ApiError, metrics};
 
 /// A log probability of zero probability, since JSON has no infinity.
@@ -61,8 +62,8 @@ pub(crate) struct Generation {
     hidden_tokens: Vec<TokenId>,
     /// Tokens of the prompt that nothing was said of yet; empty when not asked for.
     unscored: std::vec::IntoIter<TokenId>,
-    /// The one token that comes with the prompt's scores is not shown.
-    no_answer: bool,
+    /// Whether the one token that comes with it is shown.
+    prompt_report: PromptReport,
     one_tool_call: bool,
     hide_reasoning: bool,
     has_content: bool,
@@ -89,7 +90,7 @@ impl Generation {
             .engine
             .generate(request)
             .map_err(|error| ApiError::from_submit(&error, service.engine.limits().max_context))?;
-        let scored = prepared.prompt_logprobs.and_then(|_| prepared.prompt_tokens().get(1..));
+        let scored = prepared.prompt_report.logprobs.and_then(|_| prepared.prompt_tokens().get(1..));
         let unscored = scored.unwrap_or_default().to_vec();
         Ok(Self {
             tokens: Some(tokens),
@@ -102,7 +103,7 @@ impl Generation {
             token_ids: prepared.return_token_ids.then(Vec::new),
             hidden_tokens: prepared.hidden_tokens.clone(),
             unscored: unscored.into_iter(),
-            no_answer: prepared.no_answer,
+            prompt_report: prepared.prompt_report,
             one_tool_call: prepared.one_tool_call,
             hide_reasoning: prepared.hide_reasoning,
             has_content: false,
@@ -163,7 +164,7 @@ impl Generation {
 
     /// Parses one token into events.
     fn take(&mut self, token: &SampledToken) {
-        if self.no_answer {
+        if self.prompt_report.is_all {
             return;
         }
         self.log.completion_tokens += 1;
@@ -223,14 +224,15 @@ impl Generation {
         let Some(parser) = self.parser.take() else { return };
         let outcome = parser.finish(&mut self.parsed);
         self.publish();
-        let reason = match self.no_answer {
-            true => FinishReason::Length,
-            false => finish_reason(finished, &outcome, self.cut.is_set()),
+        let reason = if self.prompt_report.is_all {
+            FinishReason::Length
+        } else {
+            finish_reason(finished, &outcome, self.cut.is_set())
         };
         let usage = Usage::new(
             self.log.prompt_tokens,
             finished
-                .filter(|_| !self.no_answer)
+                .filter(|_| !self.prompt_report.is_all)
                 .map_or(self.log.completion_tokens, |finished| finished.completion_tokens),
             finished.map_or(0, |finished| finished.cached_tokens),
             outcome.reasoning_tokens,

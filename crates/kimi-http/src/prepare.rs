@@ -12,7 +12,7 @@ use kimi_tokens::{EncodedPrompt, TokenId};
 
 use crate::guidance::{self, Setting};
 use crate::state::ReadyService;
-use crate::validate::{ChatJob, Prompt, RawPrompt, Stops};
+use crate::validate::{ChatJob, Prompt, PromptReport, RawPrompt, Stops};
 use crate::{ApiError, blocking};
 
 /// A job whose prompt is encoded and fits. From it come as many generations as the job has choices.
@@ -30,9 +30,7 @@ pub(crate) struct Prepared {
     pub(crate) hidden_tokens: Vec<TokenId>,
     pub(crate) choices: usize,
     pub(crate) logprobs: Option<usize>,
-    pub(crate) prompt_logprobs: Option<usize>,
-    /// The request wants to hear of its prompt alone.
-    pub(crate) no_answer: bool,
+    pub(crate) prompt_report: PromptReport,
     pub(crate) one_tool_call: bool,
     pub(crate) hide_reasoning: bool,
     pub(crate) return_token_ids: bool,
@@ -102,8 +100,7 @@ impl Prepared {
             hidden_tokens,
             choices: job.choices,
             logprobs: job.logprobs,
-            prompt_logprobs: job.prompt_logprobs,
-            no_answer: job.no_answer,
+            prompt_report: job.prompt_report,
             one_tool_call: job.one_tool_call,
             hide_reasoning: job.hide_reasoning,
             return_token_ids: job.return_token_ids,
@@ -128,7 +125,7 @@ impl Prepared {
             max_tokens: self.max_tokens,
             stop_tokens: self.stop_tokens.clone(),
             logprobs: self.logprobs,
-            prompt_logprobs: self.prompt_logprobs,
+            prompt_logprobs: self.prompt_report.logprobs,
             constraint: Constraint { min_tokens: self.min_tokens, guide },
             cache_scope: self.cache_scope,
             standing: self.standing,

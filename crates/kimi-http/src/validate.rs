@@ -21,6 +21,15 @@ pub(crate) use completion::{CompletionJob, check_completion};
 /// Tokens an answer may have when the request does not say.
 const DEFAULT_MAX_TOKENS: usize = 32_768;
 
+/// What an answer tells of its prompt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PromptReport {
+    /// `Some(n)`: log probabilities of its tokens and `n` alternatives.
+    pub(crate) logprobs: Option<usize>,
+    /// There is nothing else to the answer.
+    pub(crate) is_all: bool,
+}
+
 /// A request that may run. Only [`check`] and [`check_completion`] make one.
 #[derive(Clone, Debug)]
 pub(crate) struct ChatJob {
@@ -36,10 +45,8 @@ pub(crate) struct ChatJob {
     pub(crate) stops: Stops,
     /// `Some(n)`: report log probabilities of the content's tokens and `n` alternatives.
     pub(crate) logprobs: Option<usize>,
-    /// The same for tokens of the prompt.
-    pub(crate) prompt_logprobs: Option<usize>,
-    /// Nothing is said: only the prompt is of interest.
-    pub(crate) no_answer: bool,
+    /// What is told of the prompt.
+    pub(crate) prompt_report: PromptReport,
     /// What the answer must look like.
     pub(crate) shape: Shape,
     /// End after the first complete call.
@@ -211,8 +218,7 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
         logprobs,
         shape,
         hide_reasoning: thinking.hidden,
-        prompt_logprobs: None,
-        no_answer: false,
+        prompt_report: PromptReport::default(),
         one_tool_call: request.parallel_tool_calls == Some(false),
         cache_scope: rules.tenant.cache_scope(request.cache_salt.as_deref()),
         standing: standing(request.priority, rules),

@@ -25,7 +25,7 @@ pub(crate) async fn create_completion(
         let prompt = Prepared::encode(job, &exchange.service, &exchange.request_id).await?;
         if echo {
             let decode = |tokens: &[_]| exchange.service.vocabulary.decode(tokens);
-            let first_token = prompt.prompt_logprobs.map(|_| decode(&prompt.prompt_tokens()[..1]));
+            let first_token = prompt.prompt_report.logprobs.map(|_| decode(&prompt.prompt_tokens()[..1]));
             let text = text.unwrap_or_else(|| decode(prompt.prompt_tokens()));
             echoes.push(Echo { text, first_token });
         }

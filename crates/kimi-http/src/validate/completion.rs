@@ -2,7 +2,10 @@
 
 use kimi_api::{CompletionRequest, Prompts, TextOrTokens};
 
-use super::{AnswerStyle, ChatJob, Notices, Prompt, RawPrompt, Rules, Shape, note_without_effect, sampling};
+use super::{
+    AnswerStyle, ChatJob, Notices, Prompt, PromptReport, RawPrompt, Rules, Shape, note_without_effect,
+    sampling,
+};
 use crate::{ApiError, Contract, Policy};
 
 /// Tokens an answer may have when the request does not say; the route is older than long answers.
@@ -48,6 +51,7 @@ pub(crate) fn check_completion(
     let no_answer = echo && shared.max_tokens == Some(0);
     let max_tokens = if no_answer { 1 } else { super::max_tokens(&shared)?.unwrap_or(DEFAULT_MAX_TOKENS) };
     let min_tokens = sampling::min_tokens(&shared, rules.policy, max_tokens)?;
+    let logprobs = sampling::logprobs(&shared)?;
     let template = ChatJob {
         prompt: Prompt::Raw { prompt: RawPrompt::Tokens(Vec::new()), show_markers },
         choices,
@@ -55,9 +59,8 @@ pub(crate) fn check_completion(
         max_tokens,
         shape: Shape { min_tokens, ..Shape::default() },
         stops: sampling::stops(&shared, rules, &mut notices)?,
-        prompt_logprobs: sampling::logprobs(&shared)?.filter(|_| echo),
-        logprobs: sampling::logprobs(&shared)?,
-        no_answer,
+        prompt_report: PromptReport { logprobs: logprobs.filter(|_| echo), is_all: no_answer },
+        logprobs,
         one_tool_call: false,
         hide_reasoning: false,
         cache_scope: rules.tenant.cache_scope(shared.cache_salt.as_deref()),
