@@ -154,7 +154,7 @@ impl Engine {
             match scores {
                 Ok(scores) => request.get().prompt(scores),
                 Err(failure) => {
-                    self.scheduler.cancel(id);
+                    self.scheduler.fail(id);
                     request.remove().fail(failure, &self.metrics);
                 }
             }

@@ -71,7 +71,10 @@ impl SequenceSampler {
         Ok(SampledToken { id, logprobs })
     }
 
-    /// How likely the prompt's tokens after `first` and the positions behind it were, of which `rows` are the logits.
+    /// How likely the prompt's next tokens were (natural logs, of the unfiltered distribution) after position `first` and those
+    /// behind it, whose logits are `rows`, `[vocabulary]` each.
+    ///
+    /// NaN or `+inf` anywhere, or nothing but `-inf` in a row, is [`EngineFailure::NonFiniteLogits`].
     pub fn score_prompt<'a>(
         &self,
         rows: impl Iterator<Item = &'a mut [f32]>,

@@ -295,6 +295,8 @@ fn the_engine_scores_prompts_as_scoring_does_whatever_is_cached() {
         let mut asked = request(2, Sampling::greedy());
         asked.prompt.tokens.clone_from(&prompt);
         asked.prompt_logprobs = Some(2);
+        // Its own blocks could be found the second time, and must not be.
+        asked.cache_scope = Some(CacheScope([1; 32]));
         let mut stream = engine.generate(asked).unwrap();
         let mut scores = Vec::new();
         let finished = loop {

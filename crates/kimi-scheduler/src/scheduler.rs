@@ -125,6 +125,15 @@ impl Scheduler {
         }
     }
 
+    /// Ends a running sequence whose computation went wrong, also while a step runs. Nobody finds its blocks again: whatever broke
+    /// it may lie in them.
+    pub fn fail(&mut self, id: SequenceId) {
+        if let Some(index) = self.position(id) {
+            self.pool.disown(self.running[index].blocks());
+            self.end(index);
+        }
+    }
+
     /// Hop 5 of 9. Decides what the next step computes.
     ///
     /// An empty plan means that there is nothing to do, and is not to be run or committed; what was retired is

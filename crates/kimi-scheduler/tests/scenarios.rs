@@ -384,3 +384,21 @@ fn a_step_gives_so_many_scores_of_prompts_and_no_more() {
     ];
     assert_eq!(steps, expected);
 }
+
+#[test]
+fn nobody_finds_the_blocks_of_a_sequence_that_failed() {
+    for fails in [false, true] {
+        let mut scheduler = scheduler(16, 4);
+        add_scoped(&mut scheduler, 0, 10, 4, Some(1));
+        assert_eq!(step(&mut scheduler), "0 0..4 (2)");
+        if fails {
+            scheduler.fail(SequenceId(0));
+        } else {
+            scheduler.cancel(SequenceId(0));
+        }
+        scheduler.check_invariants();
+        add_scoped(&mut scheduler, 1, 10, 4, Some(1));
+        let next = step(&mut scheduler);
+        assert!(next.starts_with(if fails { "1 0..4 " } else { "1 4..8 " }), "{next}");
+    }
+}

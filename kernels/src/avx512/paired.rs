@@ -35,7 +35,8 @@ pub(crate) struct Paired {
 
 impl Paired {
     /// Becomes the matrix of these rows.
-    pub(crate) fn set_rows(&mut self, _: Avx512, rows: RowsRef<'_>) {
+    pub(crate) fn set_rows(&mut self, proof: Avx512, rows: RowsRef<'_>) {
+        assert!(proof.has_bf16());
         self.resize(rows.rows, rows.width);
         for pair in 0..rows.rows.div_ceil(2) {
             let first = rows.row(2 * pair);
@@ -49,7 +50,8 @@ impl Paired {
     }
 
     /// Becomes the matrix of these columns.
-    pub(crate) fn set_columns(&mut self, _: Avx512, columns: RowsRef<'_>) {
+    pub(crate) fn set_columns(&mut self, proof: Avx512, columns: RowsRef<'_>) {
+        assert!(proof.has_bf16());
         self.resize(columns.width, columns.rows);
         let pairs = columns.width.div_ceil(2);
         for vector in 0..columns.rows.div_ceil(LANES) {
@@ -72,7 +74,7 @@ impl Paired {
     /// `out[row, column] = x[row] · matrix[column]`, added to what is there if `ADD`. `x` is rounded to bf16; sums are f32, over
     /// pairs in order. `out` is `[x.rows, columns]`.
     pub(crate) fn multiply<const ADD: bool>(&mut self, proof: Avx512, x: RowsRef<'_>, out: &mut [f32]) {
-        assert!(x.width == self.rows && out.len() == x.rows * self.columns);
+        assert!(proof.has_bf16() && x.width == self.rows && out.len() == x.rows * self.columns);
         let row_vectors = self.rows.div_ceil(2 * LANES);
         self.x.clear();
         for row in 0..x.rows {
