@@ -97,7 +97,7 @@ pub fn encode(
         }
     }
     tokens.extend(vocabulary.encode_text(&run));
-    Ok(EncodedPrompt { tokens })
+    Ok(tokens.into())
 }
 
 /// The same prompt as text, markers by name and media as the template's placeholders: for people and for tests.

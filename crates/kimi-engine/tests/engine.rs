@@ -9,7 +9,7 @@ use kimi_engine::{
     FinishReason, Finished, GenerateRequest, GenerationStream, ModelRunner, NewSequence, RunnerError,
     Sampling, SchedulerConfig, Speculation, Standing, StepBatch, StepOutput, SubmitError, TokenEvent, start,
 };
-use kimi_tokens::{EncodedPrompt, TokenId};
+use kimi_tokens::TokenId;
 
 const CONFIG: EngineConfig = EngineConfig {
     scheduler: SchedulerConfig {
@@ -28,9 +28,9 @@ fn engine(runner: FakeRunner) -> (EngineHandle, EngineThread) {
 }
 
 fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
-    let tokens = (0..5 + seed as u32 * 3 % 40).collect();
+    let tokens: Vec<TokenId> = (0..5 + seed as u32 * 3 % 40).collect();
     GenerateRequest {
-        prompt: EncodedPrompt { tokens },
+        prompt: tokens.into(),
         sampling: Sampling { seed, ..Sampling::greedy() },
         max_tokens,
         stop_tokens: vec![0],
@@ -168,8 +168,7 @@ fn usage_counts_the_stop_token_and_the_limit_is_the_context() {
 #[test]
 fn refusals_are_immediate_and_say_why() {
     let (engine, thread) = engine(FakeRunner::hashed(2));
-    let with_prompt =
-        |tokens: Vec<TokenId>| GenerateRequest { prompt: EncodedPrompt { tokens }, ..request(0, 1) };
+    let with_prompt = |tokens: Vec<TokenId>| GenerateRequest { prompt: tokens.into(), ..request(0, 1) };
     assert_eq!(engine.limits().max_prompt_tokens, 127);
     assert_eq!(engine.generate(with_prompt(vec![])).unwrap_err(), SubmitError::Empty);
     assert_eq!(

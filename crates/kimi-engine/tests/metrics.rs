@@ -8,7 +8,6 @@ use kimi_engine::{
     Constraint, EngineConfig, FakeRunner, GenerateRequest, Sampling, SchedulerConfig, Standing,
     metrics as names, start,
 };
-use kimi_tokens::EncodedPrompt;
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
 /// Keeps counters, gauges (as the bits of an f64) and the number and sum of what histograms were given.
@@ -93,7 +92,7 @@ impl Recorder for Ledger {
 
 fn request(prompt_tokens: u32, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
-        prompt: EncodedPrompt { tokens: (0..prompt_tokens).collect() },
+        prompt: (0..prompt_tokens).collect::<Vec<_>>().into(),
         sampling: Sampling::greedy(),
         max_tokens,
         stop_tokens: vec![0],

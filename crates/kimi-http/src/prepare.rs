@@ -179,7 +179,7 @@ fn encode_raw(prompt: RawPrompt, vocabulary: &Vocabulary) -> Result<EncodedPromp
     if tokens.is_empty() {
         return Err(ApiError::invalid("Invalid request: the prompt must not be empty"));
     }
-    Ok(EncodedPrompt { tokens })
+    Ok(tokens.into())
 }
 
 /// Every choice draws from a random stream of its own; the first one's is that of a request with one choice.

@@ -9,7 +9,7 @@ use kimi_engine::{
 };
 use kimi_k2::{Checkpoint, CheckpointFiles};
 use kimi_runner::{Activations, CacheDtype, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
-use kimi_tokens::{EncodedPrompt, TokenId};
+use kimi_tokens::TokenId;
 
 const BLOCK_SIZE: usize = 4;
 const MAX_CONTEXT: usize = 64;
@@ -43,7 +43,7 @@ fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, Engine
 
 fn request(prompt: u32) -> GenerateRequest {
     GenerateRequest {
-        prompt: EncodedPrompt { tokens: (0..50).map(|index| (index * 31 + prompt * 97) % 1_792).collect() },
+        prompt: (0..50).map(|index| (index * 31 + prompt * 97) % 1_792).collect::<Vec<_>>().into(),
         sampling: Sampling::greedy(),
         max_tokens: 10,
         stop_tokens: vec![],

@@ -11,7 +11,7 @@ use kimi_engine::{
 };
 use kimi_k2::{Batch, Checkpoint, CheckpointFiles, KimiModel, KvPool, SequenceSpan};
 use kimi_runner::{Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
-use kimi_tokens::{EncodedPrompt, TokenId};
+use kimi_tokens::TokenId;
 
 const BLOCK_SIZE: usize = 16;
 const PROMPT: usize = 32;
@@ -79,7 +79,7 @@ fn engine(
 
 fn request(prompt: Vec<TokenId>, sampling: Sampling, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
-        prompt: EncodedPrompt { tokens: prompt },
+        prompt: prompt.into(),
         sampling,
         max_tokens,
         stop_tokens: vec![],

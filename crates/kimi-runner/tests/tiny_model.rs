@@ -13,7 +13,7 @@ use kimi_runner::{
     Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, ScoreError, UNIFORM_ROWS, score,
     score_in_chunks,
 };
-use kimi_tokens::{EncodedPrompt, TokenId};
+use kimi_tokens::TokenId;
 
 const STREAMS: usize = 16;
 const BLOCK_SIZE: usize = 4;
@@ -79,7 +79,7 @@ fn prompt(stream: usize) -> Vec<TokenId> {
 
 fn request(stream: usize, sampling: Sampling) -> GenerateRequest {
     GenerateRequest {
-        prompt: EncodedPrompt { tokens: prompt(stream) },
+        prompt: prompt(stream).into(),
         sampling,
         max_tokens: 24,
         stop_tokens: vec![],
