@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    FROM_CACHE, ahead, fold_all, load_bytes, prefetch,
+    AHEAD, FROM_CACHE, fold_all, load_bytes, prefetch,
     tiles::{Format, PerFeature},
 };
 use crate::bf16_rows::{Block, COLUMNS};
@@ -49,7 +49,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
                 if STREAMED && R < FROM_CACHE {
-                    prefetch(bytes, ahead(F * weights[f].count));
+                    prefetch(rows[0], block * F + f, AHEAD);
                 }
             }
             for r in 0..R {

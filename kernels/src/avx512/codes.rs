@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{
-    CodeRows, FROM_CACHE, ahead, load_bytes, prefetch,
+    AHEAD, CodeRows, FROM_CACHE, load_bytes, prefetch,
     tiles::{Format, PerFeature},
     transpose::transpose,
 };
@@ -160,10 +160,10 @@ impl<K: Codes + 'static> Format for Coded<K> {
                     )
                 };
                 if R < FROM_CACHE {
-                    let distance = ahead(F * blocks * size_of::<K::Packed>());
-                    prefetch(packed, distance);
-                    if block % 8 == 0 {
-                        prefetch(scale, distance / size_of::<K::Packed>() * SCALES);
+                    prefetch(weights[0].codes.items, block * 4 + f, AHEAD);
+                    // A line of scales is that of eight blocks.
+                    if f == 0 && block % 2 == 0 {
+                        prefetch(weights[0].scales.items, block * 4, AHEAD / size_of::<K::Packed>() * SCALES);
                     }
                 }
                 (even[f], odd[f]) = unsafe { K::unpack(packed) };

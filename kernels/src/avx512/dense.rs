@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    FROM_CACHE, ahead, fold_all, load_f32, prefetch,
+    AHEAD, FROM_CACHE, fold_all, load_f32, prefetch,
     tiles::{Format, PerFeature},
 };
 
@@ -55,7 +55,7 @@ macro_rules! format {
                         let block = unsafe { rows[f].get_unchecked(step) };
                         w[f] = $load(block);
                         if R < FROM_CACHE {
-                            prefetch(block, ahead(F * weights[f].count * size_of::<$number>()));
+                            prefetch(rows[0], step * F + f, AHEAD);
                         }
                     }
                     for r in 0..R {
