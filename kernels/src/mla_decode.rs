@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
     attention_product::add_weighted,
+    bf16_attention::Bf16Attention,
     cached_entries::{Entries, Queries},
     cpu::RowsRef,
     latent_cache::{LatentCache, PagedSpan},
@@ -20,6 +21,7 @@ use crate::{
     softmax::RunningSoftmax,
     threads,
     vectorized::{add_scaled, scale},
+    weight_rows::WeightRows,
 };
 
 /// Cached entries that are widened and used at a time.
@@ -28,8 +30,8 @@ const TILE: usize = 64;
 const SECTION: usize = 512;
 /// Queries, of all heads, that use a tile together if they belong to one sequence.
 const QUERIES: usize = 64;
-/// Rows of a weight that are widened at a time.
-const WIDENED: usize = 16;
+/// Rows of a weight that are used at a time, so that those after them come meanwhile.
+const KEYS: usize = 16;
 
 /// Attention of a few rows, each over its own sequence. `q` is f32 `[rows, heads, nope + rope]`, already rotated;
 /// `cache` holds the rows' own entries already; `out` is f32 `[rows, heads * value]`. `spans` cover the rows in order.
@@ -84,17 +86,27 @@ impl MlaDecode<'_> {
         let rows = q.rows / heads;
         // Threads split the heads, so the result is made head by head: [heads, rows, latent].
         let mut by_head = vec![0.0; heads * rows * latent];
+        let attention = Bf16Attention::detect();
         threads::chunks_mut(&mut by_head, rows * latent, rows * heads * nope * latent, |head, out| {
-            let mut widened = [0.0; WIDENED].repeat(latent);
-            for first in (0..nope).step_by(WIDENED) {
-                let count = WIDENED.min(nope - first);
-                for (number, weight) in widened.chunks_exact_mut(latent).take(count).enumerate() {
-                    kv_b.read(head * self.layer.shape.kv_rows() + first + number, weight);
-                }
-                let keys: Vec<&[f32]> = widened.chunks_exact(latent).take(count).collect();
+            let keys = Keys { weight: kv_b, first: head * self.layer.shape.kv_rows(), latent };
+            let mut widened = Vec::new();
+            for first in (0..nope).step_by(KEYS) {
+                let count = KEYS.min(nope - first);
                 let data = &q.data[head * q.stride + first..];
                 let queries = RowsRef { data, rows, width: count, stride: heads * q.stride };
-                add_weighted((out, latent), queries, &keys);
+                let place = first..first + count;
+                match attention.zip(kv_b.bf16(keys.rows(&place))) {
+                    Some((attention, run)) => {
+                        let next = keys.rows(&(place.end..nope.min(place.end + KEYS)));
+                        kv_b.bf16(next).into_iter().for_each(|next| attention.prefetch(next));
+                        attention.add_weighted((out, latent), queries, (&[run], latent));
+                    }
+                    None => {
+                        keys.widen(place, &mut widened);
+                        let keys: Vec<&[f32]> = widened.chunks_exact(latent).collect();
+                        add_weighted((out, latent), queries, &keys);
+                    }
+                }
             }
         });
         let mut queries = vec![0.0; rows * heads * width];
@@ -184,6 +196,26 @@ impl MlaDecode<'_> {
             let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
             multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
         });
+    }
+}
+
+/// The rows of `kv_b` that make a head's keys.
+struct Keys<'a> {
+    weight: WeightRows<'a>,
+    first: usize,
+    latent: usize,
+}
+
+impl Keys<'_> {
+    fn rows(&self, place: &Range<usize>) -> Range<usize> {
+        self.first + place.start..self.first + place.end
+    }
+
+    fn widen(&self, place: Range<usize>, out: &mut Vec<f32>) {
+        out.resize(place.len() * self.latent, 0.0);
+        for (row, out) in self.rows(&place).zip(out.chunks_exact_mut(self.latent)) {
+            self.weight.read(row, out);
+        }
     }
 }
 

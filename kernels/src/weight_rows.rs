@@ -1,6 +1,7 @@
 //! Turns rows of a stored weight into f32, a few at a time. The only place that knows the bit layouts.
 
 use candle_core::{Result, bail};
+use half::{bf16, slice::HalfBitsSliceExt};
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::{Avx512, CodeRows, CodeWidth};
@@ -95,6 +96,15 @@ impl<'a> WeightRows<'a> {
             _ => return None,
         };
         columns.is_multiple_of(COLUMNS).then_some(CodeBlocks { width, codes, scales, columns })
+    }
+
+    /// These rows, one after the other, if they are stored in bf16 where numbers of 16 bits may lie.
+    pub(crate) fn bf16(self, rows: std::ops::Range<usize>) -> Option<&'a [bf16]> {
+        let WeightData::Dense { dtype: DenseDtype::Bf16, bytes } = &self.weight.data else { return None };
+        let row_bytes = self.columns() * DenseDtype::Bf16.size();
+        let numbers: &[u16] =
+            bytemuck::try_cast_slice(&bytes[rows.start * row_bytes..rows.end * row_bytes]).ok()?;
+        Some(numbers.reinterpret_cast())
     }
 
     /// Writes row `row` to `out[..columns]`.
@@ -280,7 +290,7 @@ const fn e4m3_table() -> [f32; 256] {
 mod tests {
     use std::sync::Arc;
 
-    use half::{bf16, f16};
+    use half::f16;
 
     use super::*;
     use crate::SharedBytes;

@@ -75,6 +75,8 @@ fn some_rows<T: Term, const R: usize>(
         // SAFETY: the caller proved the CPU's features.
         column += unsafe {
             match width - column {
+                // Long stretches of each term: it may come from memory.
+                256.. if R == 1 => tile::<T, R, 16>(out, (column, width), weights, terms),
                 64.. => tile::<T, R, 4>(out, (column, width), weights, terms),
                 32..64 => tile::<T, R, 2>(out, (column, width), weights, terms),
                 _ => tile::<T, R, 1>(out, (column, width), weights, terms),
