@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use crate::{
     Activations, Weight,
     cpu::{RowsMut, RowsRef, expect_size},
-    output::{Output, in_parts},
+    output::{Output, UNIT, in_parts},
     product::multiply,
     rounded_rows::{Inputs, RoundedRows},
     softmax::exp,
@@ -18,8 +18,6 @@ use crate::{
     weight_rows::WeightRows,
 };
 
-/// Output features that a thread computes at a time, at least.
-const PART: usize = 64;
 /// Tokens whose results a thread adds up at a time.
 const TOKENS: usize = 16;
 
@@ -137,8 +135,7 @@ impl GatedMlps<'_> {
         let inputs: Vec<Inputs<'_>> = blocks.iter().map(picked).collect();
         let mut products = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.inner())));
         let work = 2 * blocks.iter().map(Block::work).sum::<usize>();
-        let part = part(blocks.iter().map(Block::inner));
-        in_parts(products.outputs(), part, work, |index, first, mut out| {
+        in_parts(products.outputs(), UNIT, work, |index, first, mut out| {
             let (block, x, count) = (&blocks[index], &inputs[index], out.features());
             let mut gate = vec![0.0; x.len() * count]; // [rows, count]
             let mut up = vec![0.0; x.len() * count];
@@ -162,17 +159,11 @@ impl GatedMlps<'_> {
         let rounded = rounded.iter().flatten().zip(blocks);
         let inputs: Vec<Inputs<'_>> = rounded.map(|(rows, block)| rows.pick(0..block.rows.len())).collect();
         let mut results = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.down.rows())));
-        let part = part(blocks.iter().map(|block| block.down.rows()));
-        in_parts(results.outputs(), part, work, |index, first, out| {
+        in_parts(results.outputs(), UNIT, work, |index, first, out| {
             multiply(&inputs[index], blocks[index].down, first, out);
         });
         results
     }
-}
-
-/// Features of a part: so many that each thread has some parts, as every part begins with weights that nobody asked for in time.
-fn part(features: impl Iterator<Item = usize>) -> usize {
-    (features.sum::<usize>() / (8 * threads::count())).next_multiple_of(PART).max(PART)
 }
 
 /// Something of each row of each block: `[rows, width]`, one block after the other.

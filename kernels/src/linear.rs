@@ -7,10 +7,9 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor}
 use crate::{
     Weight,
     cpu::{RowsMut, RowsRef, expect_size},
-    output::{Output, in_parts},
+    output::{Output, UNIT, in_parts},
     product::multiply,
     rounded_rows::RoundedRows,
-    threads,
     weight_rows::WeightRows,
 };
 
@@ -104,8 +103,6 @@ pub(crate) fn linear_rows(
     let rounded = RoundedRows::new(x, activations, [weight]);
     let inputs = rounded.pick(0..x.rows);
     let features = weight.rows();
-    // More parts than threads: a thread that loses its core to another process does not hold up the rest.
-    let part = features.div_ceil(threads::count() * 4).next_multiple_of(4);
     let work = x.rows * features * weight.columns();
-    in_parts(vec![Output::by_row(out)], part, work, |_, first, out| multiply(&inputs, weight, first, out));
+    in_parts(vec![Output::by_row(out)], UNIT, work, |_, first, out| multiply(&inputs, weight, first, out));
 }

@@ -6,6 +6,9 @@ use std::{marker::PhantomData, ops::Range};
 
 use crate::{cpu::RowsMut, threads};
 
+/// Features that a thread computes at least: so many are multiplied with all rows while their weights are near.
+pub(crate) const UNIT: usize = 32;
+
 /// Numbers to write, one for each row and feature.
 pub(crate) struct Output<'a> {
     data: *mut f32,
@@ -94,24 +97,31 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Calls `run` with the number of an output, a first feature and the output's `part` features from there, for all features of
-/// all outputs; on all threads when `work` multiply-adds are worth it.
+/// Calls `run` with the number of an output, a first feature and some features from there, for all features of all outputs; on
+/// all threads when `work` multiply-adds are worth it. What is not cut at an output's end is cut at multiples of `unit`.
 #[expect(clippy::needless_pass_by_value, reason = "nobody else may write to them meanwhile")]
 pub(crate) fn in_parts(
     outputs: Vec<Output<'_>>,
-    part: usize,
+    unit: usize,
     work: usize,
     run: impl Fn(usize, usize, Output<'_>) + Sync,
 ) {
-    let firsts = |(index, output): (usize, &Output<'_>)| {
-        (0..output.features).step_by(part).map(move |first| (index, first)).collect::<Vec<_>>()
-    };
-    let parts: Vec<(usize, usize)> = outputs.iter().enumerate().flat_map(firsts).collect();
-    threads::for_each(parts.len(), work, |number| {
-        let (index, first) = parts[number];
-        let output = &outputs[index];
-        let range = first..output.features.min(first + part);
-        // SAFETY: each part comes once, parts do not overlap, and nobody uses the whole meanwhile.
-        run(index, first, unsafe { output.alias(range) });
+    // Units of an output and of all before it.
+    let ends = outputs.iter().scan(0, |end, output| {
+        *end += output.features.div_ceil(unit);
+        Some(*end)
+    });
+    let ends: Vec<usize> = ends.collect();
+    threads::for_ranges(ends.last().copied().unwrap_or(0), work, |mut units| {
+        let mut index = ends.partition_point(|end| *end <= units.start);
+        while !units.is_empty() {
+            let output = &outputs[index];
+            let begin = if index == 0 { 0 } else { ends[index - 1] };
+            let end = units.end.min(ends[index]);
+            let range = (units.start - begin) * unit..output.features.min((end - begin) * unit);
+            // SAFETY: each unit comes once, units do not overlap, and nobody uses the whole meanwhile.
+            run(index, range.start, unsafe { output.alias(range) });
+            (units.start, index) = (end, index + 1);
+        }
     });
 }

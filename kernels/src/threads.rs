@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::hint::spin_loop;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -43,8 +44,19 @@ pub(crate) fn count() -> usize {
 
 /// Calls `run` with every number below `parts`, on all threads when `work` multiply-adds are worth it.
 pub(crate) fn for_each(parts: usize, work: usize, run: impl Fn(usize) + Sync) {
-    if parts < 2 || work < PARALLEL_WORK || count() == 1 || !Pool::get().run(parts, &run) {
-        (0..parts).for_each(run);
+    share_out(work, &Op { run: &|parts: Range<usize>| parts.for_each(&run), parts, divisor: usize::MAX });
+}
+
+/// Calls `run` with ranges that together are all numbers below `parts`, on all threads when `work` multiply-adds are worth it.
+/// They are long at first and short in the end, so that threads seldom begin anew and still end together (guided
+/// self-scheduling, Polychronopoulos and Kuck 1987).
+pub(crate) fn for_ranges(parts: usize, work: usize, run: impl Fn(Range<usize>) + Sync) {
+    share_out(work, &Op { run: &run, parts, divisor: 4 * count() });
+}
+
+fn share_out(work: usize, op: &Op<'_>) {
+    if op.parts < 2 || work < PARALLEL_WORK || count() == 1 || !Pool::get().run(op) {
+        (op.run)(0..op.parts);
     }
 }
 
@@ -115,11 +127,13 @@ fn inside(gate: Gate) -> Gate {
     (gate % ONE_OP) / ONE_INSIDE
 }
 
-/// The op that runs. Its closure lives on the caller's stack.
+/// An op, and how it is shared out.
 #[derive(Clone, Copy)]
-struct Op {
-    run: *const (dyn Fn(usize) + Sync),
+struct Op<'a> {
+    run: &'a (dyn Fn(Range<usize>) + Sync),
     parts: usize,
+    /// A thread takes so much of what is left, at least one part.
+    divisor: usize,
 }
 
 struct Pool {
@@ -127,7 +141,7 @@ struct Pool {
     busy: AtomicBool,
     gate: AtomicU64,
     /// Written while the gate is closed and nobody is inside, read by those who went in.
-    op: UnsafeCell<Op>,
+    op: UnsafeCell<Op<'static>>,
     /// The next part that nobody has taken.
     next: AtomicUsize,
     sleepers: AtomicUsize,
@@ -143,17 +157,14 @@ unsafe impl Send for Pool {}
 impl Pool {
     /// The one pool, with its workers started.
     fn get() -> &'static Self {
-        let pool = POOL.get_or_init(|| {
-            let nothing: &(dyn Fn(usize) + Sync) = &|_| {};
-            Self {
-                busy: AtomicBool::new(false),
-                gate: AtomicU64::new(0),
-                op: UnsafeCell::new(Op { run: nothing, parts: 0 }),
-                next: AtomicUsize::new(0),
-                sleepers: AtomicUsize::new(0),
-                workers: OnceLock::new(),
-                panic: Mutex::new(None),
-            }
+        let pool = POOL.get_or_init(|| Self {
+            busy: AtomicBool::new(false),
+            gate: AtomicU64::new(0),
+            op: UnsafeCell::new(Op { run: &|_| {}, parts: 0, divisor: 1 }),
+            next: AtomicUsize::new(0),
+            sleepers: AtomicUsize::new(0),
+            workers: OnceLock::new(),
+            panic: Mutex::new(None),
         });
         pool.workers.get_or_init(|| {
             let spawn = |number| {
@@ -168,17 +179,14 @@ impl Pool {
 
     /// Runs an op on all threads, the caller among them, and returns when it is done. `false`, with nothing done, while
     /// another one runs: a caller that is not alone, or a part that is itself an op.
-    fn run(&self, parts: usize, run: &(dyn Fn(usize) + Sync)) -> bool {
+    fn run(&self, op: &Op<'_>) -> bool {
         if self.busy.swap(true, Acquire) {
             return false;
         }
         let gate = self.gate.load(Relaxed);
         // SAFETY: the gate is closed and nobody is inside: see below. Only the lifetime of the closure is forgotten; nobody
         // uses it when this function has returned.
-        unsafe {
-            let run = std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(run);
-            *self.op.get() = Op { run, parts };
-        }
+        unsafe { *self.op.get() = std::mem::transmute::<Op<'_>, Op<'static>>(*op) };
         self.next.store(0, Relaxed);
         self.gate.store((gate + ONE_OP) | OPEN, SeqCst);
         if self.sleepers.load(SeqCst) > 0 {
@@ -233,19 +241,18 @@ impl Pool {
     /// Runs parts until none is left. A panic is kept for the caller, and ends the op.
     fn take_parts(&self) {
         // SAFETY: the gate lets in while `op` is set, and its caller waits until everybody is out.
-        let Op { run, parts } = unsafe { *self.op.get() };
+        let op = unsafe { *self.op.get() };
         let all = AssertUnwindSafe(|| {
-            loop {
-                let part = self.next.fetch_add(1, Relaxed);
-                if part >= parts {
-                    return;
-                }
-                // SAFETY: as above.
-                unsafe { (*run)(part) };
+            let after = |first: usize| {
+                let left = op.parts.checked_sub(first).filter(|left| *left > 0)?;
+                Some(first + (left / op.divisor).max(1))
+            };
+            while let Ok(first) = self.next.fetch_update(Relaxed, Relaxed, after) {
+                (op.run)(first..after(first).unwrap_or(first));
             }
         });
         if let Err(panic) = catch_unwind(all) {
-            self.next.store(parts, Relaxed);
+            self.next.store(op.parts, Relaxed);
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
         }
     }
