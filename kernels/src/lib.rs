@@ -11,6 +11,7 @@ mod cpu;
 mod embedding;
 mod gated_mlp;
 mod int8_weight;
+mod key_rows;
 mod latent_cache;
 mod latent_fp8;
 mod linear;

@@ -9,10 +9,9 @@ use std::{cell::RefCell, ops::Range};
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    attention_product::add_weighted,
-    bf16_attention::Bf16Attention,
     cached_entries::{Entries, Queries},
     cpu::RowsRef,
+    key_rows::KeyRows,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaLayer, MlaShape},
     output::{Output, in_parts},
@@ -21,7 +20,6 @@ use crate::{
     softmax::RunningSoftmax,
     threads,
     vectorized::{add_scaled, scale},
-    weight_rows::WeightRows,
 };
 
 /// Cached entries that are widened and used at a time.
@@ -30,8 +28,6 @@ const TILE: usize = 64;
 const SECTION: usize = 512;
 /// Queries, of all heads, that use a tile together if they belong to one sequence.
 const QUERIES: usize = 64;
-/// Rows of a weight that are used at a time, so that those after them come meanwhile.
-const KEYS: usize = 16;
 
 /// Attention of a few rows, each over its own sequence. `q` is f32 `[rows, heads, nope + rope]`, already rotated;
 /// `cache` holds the rows' own entries already; `out` is f32 `[rows, heads * value]`. `spans` cover the rows in order.
@@ -86,28 +82,11 @@ impl MlaDecode<'_> {
         let rows = q.rows / heads;
         // Threads split the heads, so the result is made head by head: [heads, rows, latent].
         let mut by_head = vec![0.0; heads * rows * latent];
-        let attention = Bf16Attention::detect();
         threads::chunks_mut(&mut by_head, rows * latent, rows * heads * nope * latent, |head, out| {
-            let keys = Keys { weight: kv_b, first: head * self.layer.shape.kv_rows(), latent };
-            let mut widened = Vec::new();
-            for first in (0..nope).step_by(KEYS) {
-                let count = KEYS.min(nope - first);
-                let data = &q.data[head * q.stride + first..];
-                let queries = RowsRef { data, rows, width: count, stride: heads * q.stride };
-                let place = first..first + count;
-                match attention.zip(kv_b.bf16(keys.rows(&place))) {
-                    Some((attention, run)) => {
-                        let next = keys.rows(&(place.end..nope.min(place.end + KEYS)));
-                        kv_b.bf16(next).into_iter().for_each(|next| attention.prefetch(next));
-                        attention.add_weighted((out, latent), queries, (&[run], latent));
-                    }
-                    None => {
-                        keys.widen(place, &mut widened);
-                        let keys: Vec<&[f32]> = widened.chunks_exact(latent).collect();
-                        add_weighted((out, latent), queries, &keys);
-                    }
-                }
-            }
+            let first = head * self.layer.shape.kv_rows();
+            let queries =
+                RowsRef { data: &q.data[head * q.stride..], rows, width: nope, stride: heads * q.stride };
+            KeyRows { kv_b, rows: first..first + nope }.absorb(queries, out);
         });
         let mut queries = vec![0.0; rows * heads * width];
         for (index, query) in queries.chunks_exact_mut(width).enumerate() {
@@ -199,26 +178,6 @@ impl MlaDecode<'_> {
                 multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
             }
         });
-    }
-}
-
-/// The rows of `kv_b` that make a head's keys.
-struct Keys<'a> {
-    weight: WeightRows<'a>,
-    first: usize,
-    latent: usize,
-}
-
-impl Keys<'_> {
-    fn rows(&self, place: &Range<usize>) -> Range<usize> {
-        self.first + place.start..self.first + place.end
-    }
-
-    fn widen(&self, place: Range<usize>, out: &mut Vec<f32>) {
-        out.resize(place.len() * self.latent, 0.0);
-        for (row, out) in self.rows(&place).zip(out.chunks_exact_mut(self.latent)) {
-            self.weight.read(row, out);
-        }
     }
 }
 

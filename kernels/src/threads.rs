@@ -17,11 +17,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
 /// Multiply-adds below which other threads cost more than they save.
-pub(crate) const PARALLEL_WORK: usize = 1 << 17;
+pub(crate) const PARALLEL_WORK: usize = 1 << 16;
 /// How often a worker looks for the next op before it lets others have the core: some ten microseconds.
 const SPINS: usize = 1_000;
 /// How often it then looks, in between, before it sleeps.
-const YIELDS: usize = 20;
+const YIELDS: usize = 200;
 
 /// Threads that work on ops, the caller included.
 static COUNT: OnceLock<usize> = OnceLock::new();
