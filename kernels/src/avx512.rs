@@ -157,8 +157,11 @@ impl Avx512 {
     }
 }
 
-/// From this many rows on, a tile's weights are read again by the next one and not from memory.
-const FROM_CACHE: usize = 4;
+/// Whether a tile of so many rows and features asks for the weights after its own: those with many rows have time, unless the
+/// weights' rows are so short that the processor does not see them coming.
+const fn asks(rows: usize, bytes: usize) -> bool {
+    rows < 4 || bytes <= 2 * AHEAD
+}
 
 /// Bytes ahead of what is read that weights are asked for: some hundred nanoseconds of a core's share of the memory.
 const AHEAD: usize = 8192;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, FROM_CACHE, fold_all, load_bytes, prefetch,
+    AHEAD, asks, fold_all, load_bytes, prefetch,
     tiles::{Format, PerFeature},
 };
 use crate::bf16_rows::{Block, COLUMNS};
@@ -41,6 +41,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
             assert_eq!(rows[f].len(), blocks);
         }
         assert!(x.iter().all(|x| x.len() == weights[0].count.div_ceil(BYTES)));
+        let ask = STREAMED && asks(R, F * weights[0].count);
         let mut sums = [[_mm512_setzero_ps(); R]; F];
         for block in 0..blocks {
             let mut w = [_mm512_setzero_si512(); F];
@@ -48,7 +49,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
                 // SAFETY, here and below: the assertions above.
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
-                if STREAMED && R < FROM_CACHE {
+                if ask {
                     prefetch(rows[0], block * F + f, AHEAD);
                 }
             }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, CodeRows, FROM_CACHE, load_bytes, prefetch,
+    AHEAD, CodeRows, asks, load_bytes, prefetch,
     tiles::{Format, PerFeature},
     transpose::transpose,
 };
@@ -128,6 +128,7 @@ impl<'a, K: Codes> CodedWeights<'a, K> {
 }
 
 impl<K: Codes + 'static> Format for Coded<K> {
+    const ROWS: usize = 8;
     type Input = Block;
     type Weights<'a> = CodedWeights<'a, K>;
 
@@ -146,6 +147,7 @@ impl<K: Codes + 'static> Format for Coded<K> {
         assert!(weights.iter().all(|w| w.codes.items.len() == blocks && w.scales.items.len() == blocks));
         // Four features are multiplied together; fewer come more than once.
         let weights: [_; 4] = std::array::from_fn(|f| weights[f.min(F - 1)]);
+        let ask = asks(R, F * blocks * size_of::<K::Packed>());
         let mut sums = [_mm512_setzero_ps(); R];
         for block in 0..blocks {
             let mut even = [_mm512_setzero_si512(); 4];
@@ -159,7 +161,7 @@ impl<K: Codes + 'static> Format for Coded<K> {
                         weights[f].scales.items.get_unchecked(block),
                     )
                 };
-                if R < FROM_CACHE {
+                if ask {
                     prefetch(weights[0].codes.items, block * 4 + f, AHEAD);
                     // A line of scales is that of eight blocks.
                     if f == 0 && block % 2 == 0 {

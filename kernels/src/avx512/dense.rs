@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, FROM_CACHE, fold_all, load_f32, prefetch,
+    AHEAD, asks, fold_all, load_f32, prefetch,
     tiles::{Format, PerFeature},
 };
 
@@ -47,6 +47,7 @@ macro_rules! format {
                     rows[f] = weights[f].items.as_chunks().0;
                     assert_eq!(rows[f].len(), steps);
                 }
+                let ask = asks(R, F * weights[0].count * size_of::<$number>());
                 let mut sums = [[_mm512_setzero_ps(); R]; F];
                 for step in 0..steps {
                     let mut w = [_mm512_setzero_ps(); F];
@@ -54,7 +55,7 @@ macro_rules! format {
                         // SAFETY, here and below: the assertions above.
                         let block = unsafe { rows[f].get_unchecked(step) };
                         w[f] = $load(block);
-                        if R < FROM_CACHE {
+                        if ask {
                             prefetch(rows[0], step * F + f, AHEAD);
                         }
                     }

@@ -10,6 +10,8 @@ const FEATURES: usize = 32;
 
 /// What rows and weights are made of, and the tile that multiplies them.
 pub(super) trait Format {
+    /// Rows of the largest tile whose sums stay in registers, 6 or 8.
+    const ROWS: usize = 6;
     /// A part of a row.
     type Input;
     /// Weights of some features.
@@ -59,6 +61,7 @@ pub(super) unsafe fn multiply<K: Format>(
             // SAFETY: as this function's.
             row += unsafe {
                 match x.len() - row {
+                    8.. if K::ROWS == 8 => some_rows::<K, 8>(proof, x, row, weights, &mut out),
                     6.. => some_rows::<K, 6>(proof, x, row, weights, &mut out),
                     4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut out),
                     2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut out),
