@@ -40,7 +40,7 @@ pub use cpu::add_assign;
 pub use embedding::embed;
 pub use gated_mlp::{GatedMlp, gated_mlps};
 pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
-pub use linear::{Activations, dequantize, linear};
+pub use linear::{Activations, dequantize, linear, linears};
 pub use mla::{MlaLayer, MlaShape};
 pub use mla_decode::mla_decode;
 pub use mla_prefill::mla_prefill;

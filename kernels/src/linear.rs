@@ -30,7 +30,16 @@ pub enum Activations {
 /// # Errors
 /// When shapes do not fit the weight or its byte counts do not fit its shape.
 pub fn linear(x: &Tensor, weight: &Weight, activations: Activations, out: &Tensor) -> Result<()> {
-    out.inplace_op2(x, &Linear { weight, activations })
+    linears(x, &[weight], activations, out)
+}
+
+/// [`linear`] for several weights of the same width, whose results lie side by side: `out` is f32 `[.., Σ out]`. `x` is rounded once,
+/// and threads meet once.
+///
+/// # Errors
+/// As `linear`.
+pub fn linears(x: &Tensor, weights: &[&Weight], activations: Activations, out: &Tensor) -> Result<()> {
+    out.inplace_op2(x, &Linears { weights, activations })
 }
 
 /// Reference of [`linear`]: the whole weight in f32 and one `matmul`. Returns f32 `[rows, out]`; `x` is `[rows, in]`.
@@ -63,12 +72,12 @@ pub fn dequantize(weight: &Weight) -> Result<Tensor> {
     Tensor::from_vec(data, (rows.rows(), rows.columns()), &Device::Cpu)
 }
 
-struct Linear<'a> {
-    weight: &'a Weight,
+struct Linears<'a> {
+    weights: &'a [&'a Weight],
     activations: Activations,
 }
 
-impl InplaceOp2 for Linear<'_> {
+impl InplaceOp2 for Linears<'_> {
     fn name(&self) -> &'static str {
         "linear"
     }
@@ -82,27 +91,32 @@ impl InplaceOp2 for Linear<'_> {
     ) -> Result<()> {
         let x = RowsRef::new(self.name(), (x, x_layout))?;
         let mut out = RowsMut::new(self.name(), out, layout)?;
-        expect_size(self.name(), "width of x", x.width, self.weight.in_features)?;
-        expect_size(self.name(), "width of the output", out.width, self.weight.out_features)?;
+        for weight in self.weights {
+            expect_size(self.name(), "width of x", x.width, weight.in_features)?;
+        }
+        let width = self.weights.iter().map(|weight| weight.out_features).sum();
+        expect_size(self.name(), "width of the output", out.width, width)?;
         expect_size(self.name(), "rows of the output", out.rows, x.rows)?;
-        linear_rows(x, WeightRows::new(self.weight)?, self.activations, &mut out);
+        let weights: Vec<_> =
+            self.weights.iter().map(|weight| WeightRows::new(weight)).collect::<Result<_>>()?;
+        linear_rows(x, &weights, self.activations, &mut out);
         Ok(())
     }
 }
 
-/// [`linear`] on rows whose sizes were checked.
+/// [`linears`] on rows whose sizes were checked.
 pub(crate) fn linear_rows(
     x: RowsRef<'_>,
-    weight: WeightRows<'_>,
+    weights: &[WeightRows<'_>],
     activations: Activations,
     out: &mut RowsMut<'_>,
 ) {
-    if x.rows == 0 || weight.rows() == 0 {
+    if x.rows == 0 || out.width == 0 {
         return;
     }
-    let rounded = RoundedRows::new(x, activations, [weight]);
+    let rounded = RoundedRows::new(x, activations, weights.iter().copied());
     let inputs = rounded.pick(0..x.rows);
-    let features = weight.rows();
-    let work = x.rows * features * weight.columns();
-    in_parts(vec![Output::by_row(out)], UNIT, work, |_, first, out| multiply(&inputs, weight, first, out));
+    let work = x.rows * out.width * x.width;
+    let outputs = Output::by_row(out).split(weights.iter().map(|weight| weight.rows()));
+    in_parts(outputs, UNIT, work, |index, first, out| multiply(&inputs, weights[index], first, out));
 }

@@ -79,7 +79,7 @@ impl InplaceOp3 for MlaPrefill<'_> {
             let kv_width = kv_b.rows();
             linear_rows(
                 latents,
-                kv_b,
+                &[kv_b],
                 self.layer.activations,
                 &mut RowsMut { data: &mut *kv, rows: count, width: kv_width, stride: kv_width },
             );

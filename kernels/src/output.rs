@@ -86,9 +86,19 @@ impl<'a> Output<'a> {
         unsafe { self.alias(range) }
     }
 
+    /// The first so many features, the next so many, and so on.
+    pub(crate) fn split(self, counts: impl Iterator<Item = usize>) -> Vec<Self> {
+        let places = counts.scan(0, |end, count| {
+            *end += count;
+            Some(*end - count..*end)
+        });
+        // SAFETY: places do not overlap, and the whole is gone.
+        places.map(|place| unsafe { self.alias(place) }).collect()
+    }
+
     /// # Safety
     /// Nobody else writes these features while the result is there.
-    unsafe fn alias(&self, range: Range<usize>) -> Output<'_> {
+    unsafe fn alias(&self, range: Range<usize>) -> Output<'a> {
         assert!(range.start <= range.end && range.end <= self.features);
         // SAFETY: the first feature lies inside of the borrowed numbers, or there are none.
         let data =

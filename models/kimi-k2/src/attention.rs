@@ -106,11 +106,18 @@ impl Queries {
         }
     }
 
-    fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
+    /// Queries, f32 `[rows, heads * (nope + rope)]`, and beside them what `kv_a` makes of the same rows.
+    fn forward_with(
+        &self,
+        kv_a: &Linear,
+        x: &Tensor,
+        activations: Activations,
+    ) -> candle_core::Result<[Tensor; 2]> {
         match self {
-            Self::Direct(linear) => linear.forward(x, activations),
+            Self::Direct(linear) => Linear::forward_both([linear, kv_a], x, activations),
             Self::LowRank { a, norm, b } => {
-                b.forward(&norm.forward(&a.forward(x, activations)?)?, activations)
+                let [q, kv] = Linear::forward_both([a, kv_a], x, activations)?; // [rows, rank], [rows, latent + rope]
+                Ok([b.forward(&norm.forward(&q)?, activations)?, kv])
             }
         }
     }
@@ -150,11 +157,11 @@ impl Attention {
     pub(crate) fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &Tensor) -> candle_core::Result<Tensor> {
         let MlaShape { heads, nope, rope, value, latent, .. } = self.shape;
         let rows = x.dim(0)?;
-        let q = self.queries.forward(x, step.activations)?.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
+        let [q, kv] = self.queries.forward_with(&self.kv_a, x, step.activations)?; // kv: [rows, latent + rope]
+        let q = q.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
         let q_pe = q.narrow(2, nope, rope)?; // [rows, heads, rope], a view
         rope_interleaved(&q_pe, &step.positions, step.rope)?;
 
-        let kv = self.kv_a.forward(x, step.activations)?; // [rows, latent + rope]
         let k_pe = kv.narrow(1, latent, rope)?; // [rows, rope], a view
         rope_interleaved(&k_pe, &step.positions, step.rope)?;
         let c = self.kv_a_norm.forward(&kv.narrow(1, 0, latent)?)?; // [rows, latent]

@@ -39,4 +39,16 @@ impl Linear {
         kimi_kernels::linear(x, &self.weight, activations, &out)?;
         Ok(out)
     }
+
+    /// What two layers make of the same rows, f32 `[rows, out]` each, views of one tensor.
+    pub(crate) fn forward_both(
+        both: [&Self; 2],
+        x: &Tensor,
+        activations: Activations,
+    ) -> candle_core::Result<[Tensor; 2]> {
+        let [first, second] = both.map(|linear| linear.weight.out_features);
+        let out = Tensor::zeros((x.dim(0)?, first + second), DType::F32, &Device::Cpu)?;
+        kimi_kernels::linears(x, &both.map(|linear| &linear.weight), activations, &out)?;
+        Ok([out.narrow(1, 0, first)?, out.narrow(1, first, second)?])
+    }
 }
