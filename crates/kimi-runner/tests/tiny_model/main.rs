@@ -1,6 +1,8 @@
 //! Engine, runner and model together, on the tiny int4 checkpoint and what transformers computes for it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod images;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use candle_core::{Device, Tensor};
@@ -122,10 +124,9 @@ fn ids(tokens: &[SampledToken]) -> Vec<TokenId> {
     tokens.iter().map(|token| token.id).collect()
 }
 
-/// Sixteen streams at once say what each says alone, which is returned.
-fn assert_company_changes_nothing(sampling: impl Fn(usize) -> Sampling) -> Vec<Vec<SampledToken>> {
+/// Sixteen requests at once say what each says alone, which is returned.
+fn assert_company_changes_nothing(request: impl Fn(usize) -> GenerateRequest) -> Vec<Vec<SampledToken>> {
     let (engine, thread) = engine();
-    let request = |stream| request(stream, sampling(stream));
     let alone: Vec<_> = (0..STREAMS).map(|i| collect(engine.generate(request(i)).unwrap())).collect();
     assert_eq!(engine.load().preemptions, 0, "one stream fits");
     let streams: Vec<_> = (0..STREAMS).map(|i| engine.generate(request(i)).unwrap()).collect();
@@ -145,7 +146,7 @@ fn assert_company_changes_nothing(sampling: impl Fn(usize) -> Sampling) -> Vec<V
 
 #[test]
 fn greedy_streams_say_the_same_together_and_alone() {
-    let texts = assert_company_changes_nothing(|_| Sampling::greedy());
+    let texts = assert_company_changes_nothing(|stream| request(stream, Sampling::greedy()));
     // So that another CPU's rounding cannot fail this test: no race for the best token is close.
     let margin = |token: &SampledToken| {
         let top = &token.logprobs.as_ref().unwrap().top;
@@ -157,7 +158,7 @@ fn greedy_streams_say_the_same_together_and_alone() {
 
 #[test]
 fn seeded_streams_say_the_same_together_and_alone() {
-    let _ = assert_company_changes_nothing(|stream| Sampling {
+    let sampling = |stream: usize| Sampling {
         temperature: 0.8,
         top_p: 0.95,
         top_k: (stream % 2 == 0).then_some(40),
@@ -167,7 +168,8 @@ fn seeded_streams_say_the_same_together_and_alone() {
         repetition_penalty: if stream % 3 == 0 { 1.2 } else { 1.0 },
         logit_bias: vec![(stream as u32, 1.0)],
         seed: stream as u64,
-    });
+    };
+    let _ = assert_company_changes_nothing(|stream| request(stream, sampling(stream)));
 }
 
 /// Greedy, seeded and with penalties: with drafts, streams say the same to the last bit of every log probability.

@@ -90,6 +90,18 @@ impl VisionConfig {
         Err(fields.impossible("vt_num_attention_heads", wanted, heads))
     }
 
+    /// Numbers that exist at once while a medium of so many patches is looked at, at most: the patches themselves, the residual
+    /// stream, what attention gives, queries, keys and values of all of them, and the wide values of some rows.
+    pub fn activations(&self, patches: usize) -> usize {
+        let pixels = 3 * self.patch_size * self.patch_size;
+        let rows = patches.min(crate::vision::ROWS_AT_ONCE);
+        let blocks =
+            patches * 5 * self.hidden_size + rows * (3 * self.hidden_size + 2 * self.intermediate_size);
+        let merged =
+            3 * patches * self.hidden_size + patches / 4 * (self.merged_size() + self.text_hidden_size);
+        patches * pixels + blocks.max(merged)
+    }
+
     /// Width of the patches that are merged to one token, side by side.
     pub fn merged_size(&self) -> usize {
         self.merge_kernel_size.iter().product::<usize>() * self.hidden_size

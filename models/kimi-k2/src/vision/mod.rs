@@ -17,6 +17,7 @@ use candle_core::{Device, Tensor};
 use kimi_kernels::Activations;
 use kimi_tokens::{Medium, PATCH_BYTES, PatchGrid};
 
+pub(crate) use self::rows::ROWS_AT_ONCE;
 use self::{
     attention::GridRope, block::Block, layer_norm::LayerNorm, patch_embedding::PatchEmbedding,
     projector::Projector,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Rows of the wide intermediate values of a block that exist at a time.
-pub(super) const ROWS_AT_ONCE: usize = 1024;
+pub(crate) const ROWS_AT_ONCE: usize = 1024;
 
 /// `0..rows` in pieces of [`ROWS_AT_ONCE`].
 pub(super) fn pieces(rows: usize) -> impl Iterator<Item = Range<usize>> {
