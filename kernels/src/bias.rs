@@ -1,5 +1,7 @@
 //! What follows the products of layers that have a bias.
 
+use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
+
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 
 use crate::{
@@ -68,8 +70,8 @@ impl InplaceOp1 for AddBias<'_> {
 vectorized! {
     fn gelu_tanh(x: &mut [f32]) {
         for x in x.iter_mut() {
-            // 2 · √(2/π)
-            let twice = 1.595_769_1 * (*x + 0.044_715 * *x * *x * *x);
+            // √2 · 2/√π = 2 · √(2/π)
+            let twice = SQRT_2 * FRAC_2_SQRT_PI * (*x + 0.044_715 * *x * *x * *x);
             *x /= 1.0 + exp(-twice);
         }
     }

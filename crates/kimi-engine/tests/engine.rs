@@ -102,7 +102,7 @@ fn images_that_cannot_be_computed_are_refused_at_once() {
     refused(&blind, &|_, _| (), "takes no images");
     refused(&engine, &|_, positions| *positions = 33..37, "outside");
     refused(&engine, &|_, positions| positions.end += 1, "more or fewer places");
-    refused(&engine, &|medium, _| drop(medium.pixels.pop()), "more or fewer pixels");
+    refused(&engine, &|medium, _| medium.pixels.truncate(9), "more or fewer pixels");
     refused(&engine, &|medium, _| medium.grid.frames = 5, "too many");
     refused(&engine, &|medium, _| (medium.grid.height, medium.grid.width) = (1, 16), "even numbers");
 }

@@ -70,7 +70,7 @@ fn add_tower(tensors: &mut BTreeMap<String, Stored>) {
     let mut add = |name: String, shape: &[usize]| {
         let count: usize = shape.iter().product();
         // Small numbers of both signs; what they are does not matter for the time.
-        let bits = |index: usize| 0x3c00 | (index * 2_654_435_761 >> 9 & 0x807f) as u16;
+        let bits = |index: usize| 0x3c00 | ((index * 2_654_435_761) >> 9 & 0x807f) as u16;
         let bytes = (0..count).flat_map(|index| bits(index).to_le_bytes()).collect();
         tensors.insert(name, (Dtype::BF16, shape.to_vec(), bytes));
     };

@@ -7,7 +7,8 @@ use kimi_k2::{Batch, CacheDtype, FeatureRows, KvPool, SequenceSpan};
 use kimi_tokens::{ContentHash, EncodedPrompt, Medium, PATCH_BYTES, PatchGrid, PromptMedium, TokenId};
 
 use super::{
-    BLOCK_SIZE, assert_company_changes_nothing, collect, collect_cached, engine, ids, model, prompt, request,
+    BLOCK_SIZE, assert_company_changes_nothing, assert_no_close_race, collect, collect_cached, engine, ids,
+    model, prompt, request,
 };
 
 /// The tiny checkpoint's `<|media_pad|>`.
@@ -135,7 +136,7 @@ fn a_cached_image_is_the_computed_one_and_another_is_not_found() {
 /// Streams with and without images, two of which see the same one, say together and preempted what each says alone.
 #[test]
 fn streams_with_images_say_the_same_together_and_alone() {
-    let _ = assert_company_changes_nothing(|stream| {
+    let texts = assert_company_changes_nothing(|stream| {
         let image = medium(IMAGE, (stream / 4) as u8);
         let text = prompt(stream.min(10));
         match stream % 3 {
@@ -144,4 +145,5 @@ fn streams_with_images_say_the_same_together_and_alone() {
             _ => greedy(with_media(&text, &[(1, medium(CLIP, stream as u8)), (3, image)])),
         }
     });
+    assert_no_close_race(&texts);
 }
