@@ -24,8 +24,9 @@ const ROWS: usize = 128;
 /// Rows of a part: many enough that preparing the keys costs little.
 const PART: usize = 1024;
 
-/// Attention without a mask, with the scale `width^-0.5`. `qkv` is f32 `[tokens, 3 * heads * width]`: queries of all heads, then keys,
-/// then values; `out` is f32 `[tokens, heads * width]`. With [`Activations::Rounded`] products are made in bf16 where the CPU can.
+/// Attention without a mask, with the scale `width^-0.5`. `qkv` is f32 `[tokens, 3 * heads * width]`: queries of all heads,
+/// then keys, then values; `out` is f32 `[tokens, heads * width]`. With [`Activations::Rounded`] products are made in bf16
+/// where the CPU can.
 ///
 /// Beside the tensors, a thread takes some numbers for each of 1024 rows.
 ///

@@ -22,8 +22,8 @@ pub struct LayerNormWeights<'a> {
     pub eps: f64,
 }
 
-/// `out = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias` over the last dimension. `x` and `out` are f32 `[.., width]`; `out` has
-/// no gaps between its rows.
+/// `out = (x − mean(x)) / sqrt(var(x) + eps) · weight + bias` over the last dimension. `x` and `out` are f32 `[.., width]`;
+/// `out` has no gaps between its rows.
 ///
 /// # Errors
 /// When shapes do not fit each other.

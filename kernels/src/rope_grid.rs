@@ -10,9 +10,9 @@ use crate::{
 /// Rows that a thread takes at a time.
 const ROWS: usize = 16;
 
-/// Rotates heads in place: of each head's pairs `(x[2p], x[2p + 1])`, the even ones by `column · inv_freq[p / 2]` and the odd ones
-/// by `row · inv_freq[p / 2]`. `x` is f32 `[tokens, heads * 4 * inv_freq.len()]`, a view into wider rows perhaps; `places` has the
-/// `[column, row]` of each token.
+/// Rotates heads in place: of each head's pairs `(x[2p], x[2p + 1])`, the even ones by `column · inv_freq[p / 2]` and the odd
+/// ones by `row · inv_freq[p / 2]`. `x` is f32 `[tokens, heads * 4 * inv_freq.len()]`, a view into wider rows perhaps;
+/// `places` has the `[column, row]` of each token.
 ///
 /// # Errors
 /// When the sizes do not fit each other.

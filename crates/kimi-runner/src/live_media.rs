@@ -32,8 +32,8 @@ impl LiveMedia {
         self.sequences.remove(&id);
     }
 
-    /// The rows of the plan's batch that show something, ascending. Looks at media whose positions are computed and whose features
-    /// are not at hand: the costly part of a step that has such.
+    /// The rows of the plan's batch that show something, ascending. Looks at media whose positions are computed and whose
+    /// features are not at hand: the costly part of a step that has such.
     pub(crate) fn rows(
         &mut self,
         model: &KimiModel,

@@ -68,8 +68,8 @@ enum Fate {
 /// How a request ended: its text, and its `Finished` unless it failed.
 type Answer = (Vec<TokenId>, Option<Finished>);
 
-/// The "model": the next token depends on the request and on every token and image before it. Some requests see the last two tokens
-/// only, so that they repeat themselves, which is what drafts are made for.
+/// The "model": the next token depends on the request and on every token and image before it. Some requests see the last two
+/// tokens only, so that they repeat themselves, which is what drafts are made for.
 fn next_token(id: u64, tokens: &[Cell]) -> TokenId {
     let mut hasher = DefaultHasher::new();
     let seen = if id.is_multiple_of(3) { tokens } else { &tokens[tokens.len().saturating_sub(2)..] };
@@ -102,8 +102,8 @@ fn answer_alone(id: u64, request: &Request, context: usize) -> Answer {
     }
 }
 
-/// A runner whose cache holds the tokens and parts of images themselves: what it samples depends on what it finds through the block table, so
-/// a wrong table, a stale block or a block that somebody else writes to changes the text.
+/// A runner whose cache holds the tokens and parts of images themselves: what it samples depends on what it finds through the
+/// block table, so a wrong table, a stale block or a block that somebody else writes to changes the text.
 struct ShadowCache {
     block_size: usize,
     slots: Vec<Cell>,

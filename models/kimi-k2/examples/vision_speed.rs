@@ -1,6 +1,7 @@
 //! Prints how long a vision tower of K2.6's size takes to look at images, with random weights:
-//! `cargo run --release -p kimi-k2 --example vision_speed`. It needs the golden checkpoint, whose text model stands behind the tower,
-//! and 0.9 GB in the directory for temporary files.
+//! `cargo run --release -p kimi-k2 --example vision_speed`.
+//!
+//! It needs the golden checkpoint, whose text model stands behind the tower, and 0.9 GB in the directory for temporary files.
 
 use std::{collections::BTreeMap, io::Write as _, path::Path, time::Instant};
 

@@ -69,10 +69,10 @@ impl KimiModel {
         Self { options, ..self }
     }
 
-    /// Keeps the weights that every token uses in 8 bits from now on, as llama.cpp's `Q8_0`: half the bytes of bf16 to read for
-    /// a token, at the cost of memory beside the mapped files and of small differences in the logits. Routed experts, routers,
-    /// norms, the embedding and the vision tower stay as stored, and so do weights whose rows are not whole blocks of 128 columns. Returns
-    /// the bytes of the new weights. `progress` as in [`load`](Self::load), in layers.
+    /// Keeps the weights that every token uses in 8 bits from now on, as llama.cpp's `Q8_0`: half the bytes of bf16 to read
+    /// for a token, at the cost of memory beside the mapped files and of small differences in the logits. Routed experts,
+    /// routers, norms, the embedding and the vision tower stay as stored, and so do weights whose rows are not whole blocks
+    /// of 128 columns. Returns the bytes of the new weights. `progress` as in [`load`](Self::load), in layers.
     ///
     /// # Errors
     /// None that loading has not found.

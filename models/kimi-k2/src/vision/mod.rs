@@ -1,8 +1,8 @@
 //! MoonViT, the vision tower, and the projector that leads to the text model: patches in, features of prompt positions out.
 //!
-//! One medium at a time: an image, or a clip of up to four frames whose patches all attend to each other. Memory grows with the
-//! patches, not with their square: residual stream, queries, keys, values and what attention gives exist for all patches, the wide
-//! part of a block for some rows.
+//! One medium at a time: an image, or a clip of up to four frames whose patches all attend to each other. Memory grows with
+//! the patches, not with their square: residual stream, queries, keys, values and what attention gives exist for all patches,
+//! the wide part of a block for some rows.
 
 mod attention;
 mod biased_linear;
