@@ -165,6 +165,7 @@ impl Engine {
                 token_ids: (0..tokens).map(|_| dice.random_range(0..config.vocab_size as u32)).collect(),
                 spans: spans.collect(),
                 sample_rows: (1..=case.sequences).map(|sequence| (sequence * case.rows - 1) as u32).collect(),
+                features: vec![],
             };
             black_box(model.forward(&batch, &mut kv)?);
             Ok(())

@@ -5,15 +5,18 @@ mod attention_product;
 mod avx512;
 mod bf16_attention;
 mod bf16_rows;
+mod bias;
 mod cache_blocks;
 mod cached_entries;
 mod cpu;
 mod embedding;
+mod full_attention;
 mod gated_mlp;
 mod int8_weight;
 mod key_rows;
 mod latent_cache;
 mod latent_fp8;
+mod layer_norm;
 mod linear;
 mod matmul;
 mod mla;
@@ -27,6 +30,7 @@ mod product;
 mod quantized_rows;
 mod rms_norm;
 mod rope;
+mod rope_grid;
 mod rounded_rows;
 mod router;
 mod softmax;
@@ -35,11 +39,14 @@ mod vectorized;
 mod weight;
 mod weight_rows;
 
+pub use bias::{Activation, add_bias};
 pub use cache_blocks::{read_block, write_block, zeroed_cache};
 pub use cpu::add_assign;
 pub use embedding::embed;
+pub use full_attention::full_attention;
 pub use gated_mlp::{GatedMlp, gated_mlps};
 pub use latent_cache::{PagedSpan, fp8_entry_bytes, write_latents};
+pub use layer_norm::{LayerNormWeights, layer_norm};
 pub use linear::{Activations, dequantize, linear, linears};
 pub use mla::{MlaLayer, MlaShape};
 pub use mla_decode::mla_decode;
@@ -50,6 +57,7 @@ pub use peak::{Multiplication, peak};
 pub use product::FEW_ROWS;
 pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope_interleaved};
+pub use rope_grid::rope_grid;
 pub use router::{RouterConfig, choose_experts, expert_weights};
 pub use threads::use_threads;
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
@@ -73,10 +81,13 @@ pub fn multiplies_bf16() -> bool {
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.
 pub mod reference {
     pub use crate::{
+        bias::add_bias_reference as add_bias,
         cpu::add_assign_reference as add_assign,
         embedding::embed_reference as embed,
+        full_attention::full_attention_reference as full_attention,
         gated_mlp::gated_mlps_reference as gated_mlps,
         latent_cache::{read_latents_reference as read_latents, write_latents_reference as write_latents},
+        layer_norm::layer_norm_reference as layer_norm,
         linear::{
             linear_reference as linear, round_to_bf16_reference as round_to_bf16,
             round_to_int8_reference as round_to_int8,
@@ -85,6 +96,7 @@ pub mod reference {
         moe::gather_rows_reference as gather_rows,
         rms_norm::rms_norm_reference as rms_norm,
         rope::rope_reference as rope_interleaved,
+        rope_grid::rope_grid_reference as rope_grid,
         router::{choose_experts_reference as choose_experts, expert_weights_reference as expert_weights},
     };
 }

@@ -122,13 +122,13 @@ struct Scratch {
 }
 
 /// A head's keys and values of a tile, as the products take them.
-enum HeadTile<'a> {
+pub(crate) enum HeadTile<'a> {
     F32 { keys: Vec<&'a [f32]>, values: Vec<&'a [f32]> },
     Bf16 { attention: Bf16Attention, expanded: &'a mut Expanded },
 }
 
 impl<'a> HeadTile<'a> {
-    fn new(
+    pub(crate) fn new(
         keys: RowsRef<'a>,
         values: RowsRef<'a>,
         bf16: Option<Bf16Attention>,
@@ -143,7 +143,7 @@ impl<'a> HeadTile<'a> {
     }
 
     /// `out[query, key] = queries[query] · keys[key]`.
-    fn score(&mut self, queries: RowsRef<'_>, out: &mut [f32]) {
+    pub(crate) fn score(&mut self, queries: RowsRef<'_>, out: &mut [f32]) {
         match self {
             Self::F32 { keys, .. } => {
                 let queries: Vec<f32> = (0..queries.rows).flat_map(|row| queries.row(row)).copied().collect();
@@ -154,7 +154,7 @@ impl<'a> HeadTile<'a> {
     }
 
     /// `out[row] += Σ_t weights[row][t] * values[t]`. `out` is `[rows, value]`.
-    fn add_weighted(&mut self, weights: RowsRef<'_>, out: &mut [f32]) {
+    pub(crate) fn add_weighted(&mut self, weights: RowsRef<'_>, out: &mut [f32]) {
         match self {
             Self::F32 { values, .. } => {
                 let width = out.len() / weights.rows.max(1);

@@ -9,4 +9,5 @@ mod equality {
     pub(crate) mod harness;
     mod linear;
     mod routing;
+    mod vision;
 }

@@ -95,6 +95,7 @@ impl Engine {
         let limits = Limits { max_tokens: request.max_tokens, stop_tokens: request.stop_tokens.clone() };
         let sequence = SequenceRequest {
             tokens: &request.prompt.tokens,
+            media: &request.prompt.media,
             limits,
             standing: request.standing,
             scope: request.cache_scope,
@@ -107,6 +108,7 @@ impl Engine {
             logprobs: request.logprobs,
             prompt_logprobs: request.prompt_logprobs,
             prompt: request.prompt.tokens.into(),
+            media: request.prompt.media,
             constraint: request.constraint,
             max_tokens: request.max_tokens,
             stop_tokens: request.stop_tokens,

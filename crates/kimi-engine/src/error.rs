@@ -31,6 +31,9 @@ pub enum SubmitError {
     /// The prompt has no tokens.
     #[error("the prompt is empty")]
     Empty,
+    /// An image or clip that cannot be computed: the reason.
+    #[error("{0}")]
+    Media(&'static str),
 }
 
 /// A generation ended without a proper finish.

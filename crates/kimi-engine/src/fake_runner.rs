@@ -51,14 +51,14 @@ struct FakeSequence {
 }
 
 impl FakeRunner {
-    /// Tokens that look random and are a function of the request's seed, its prompt and the position.
+    /// Tokens that look random and are a function of the request's seed, its prompt with what is seen there, and the position.
     ///
     /// # Panics
     /// When `vocabulary_size` is 0.
     pub fn hashed(vocabulary_size: u32) -> Self {
         assert!(vocabulary_size > 0, "a vocabulary has at least one token");
         Self::playing(move |new| {
-            let state = Self::hash(new.sampling.seed, &new.prompt);
+            let state = Self::hash_prompt(new.sampling.seed, new);
             FakeAnswer::from_tokens(FakeTokens::Hash { state, vocabulary_size })
         })
     }
@@ -95,7 +95,15 @@ impl FakeRunner {
         }
     }
 
-    /// What [`hashed`](Self::hashed) derives tokens from: equal seeds and tokens give equal states.
+    /// What [`hashed`](Self::hashed) derives tokens from: equal seeds and prompts, images included, give equal states.
+    pub fn hash_prompt(seed: u64, new: &NewSequence) -> u64 {
+        new.media.iter().fold(Self::hash(seed, &new.prompt), |state, medium| {
+            let hash = medium.medium.hash.0.map(TokenId::from);
+            Self::hash(state ^ medium.positions.start as u64, &hash)
+        })
+    }
+
+    /// A hash of some numbers: the same ones give the same.
     pub fn hash(seed: u64, tokens: &[TokenId]) -> u64 {
         answer::hash(seed, tokens)
     }
@@ -200,6 +208,10 @@ impl ModelRunner for FakeRunner {
         }
         thread::sleep(step_time.saturating_sub(started.elapsed()));
         Ok(StepOutput { sampled, scored, ..StepOutput::default() })
+    }
+
+    fn takes_media(&self) -> bool {
+        true
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, watch}
 use tracing::Span;
 
 use crate::drain_rate::DrainRate;
+use crate::media;
 use crate::metrics::{EngineMetrics, Outcome};
 use crate::{EngineLimits, GenerateRequest, GenerationStream, SubmitError, TokenEvent};
 
@@ -25,6 +26,7 @@ pub struct EngineHandle {
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) state: Arc<watch::Sender<EngineState>>,
     pub(crate) limits: EngineLimits,
+    pub(crate) takes_media: bool,
     pub(crate) metrics: Arc<EngineMetrics>,
 }
 
@@ -77,6 +79,7 @@ impl EngineHandle {
                 SubmitError::Stopping => Outcome::Stopping,
                 SubmitError::TooLong { .. } => Outcome::TooLong,
                 SubmitError::Empty => Outcome::Empty,
+                SubmitError::Media(_) => Outcome::Media,
             });
         })
     }
@@ -90,6 +93,7 @@ impl EngineHandle {
         if prompt_tokens > limit {
             return Err(SubmitError::TooLong { prompt_tokens, limit });
         }
+        media::check(&request.prompt, self.takes_media).map_err(SubmitError::Media)?;
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|error| match error {
             TryAcquireError::Closed => SubmitError::Stopping,
             TryAcquireError::NoPermits => self.busy(),
@@ -126,6 +130,11 @@ impl EngineHandle {
     /// How long a request may be.
     pub fn limits(&self) -> EngineLimits {
         self.limits
+    }
+
+    /// Whether prompts may carry images and clips.
+    pub fn takes_media(&self) -> bool {
+        self.takes_media
     }
 
     /// Whether requests are accepted, and why not.

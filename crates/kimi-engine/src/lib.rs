@@ -8,6 +8,7 @@ mod error;
 mod fake_runner;
 mod handle;
 mod live_request;
+mod media;
 pub mod metrics;
 mod pace;
 mod request;

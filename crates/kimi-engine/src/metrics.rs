@@ -54,7 +54,7 @@ macro_rules! metric_table {
 }
 
 metric_table! {
-    REQUESTS_TOTAL: Counter = "kimi_requests_total", "requests by `outcome`: `stop`, `length`, `cancelled`, `failed`; or refused: `busy`, `stopping`, `too_long`, `empty`";
+    REQUESTS_TOTAL: Counter = "kimi_requests_total", "requests by `outcome`: `stop`, `length`, `cancelled`, `failed`; or refused: `busy`, `stopping`, `too_long`, `empty`, `media`";
     REQUESTS_WAITING: Gauge = "kimi_requests_waiting", "accepted requests that hold no cache blocks (queue depth)";
     REQUESTS_RUNNING: Gauge = "kimi_requests_running", "requests that are being computed";
     QUEUE_SECONDS: Histogram = "kimi_request_queue_time_seconds", "from submission to the request's first step";
@@ -108,16 +108,17 @@ pub(crate) enum Outcome {
     Stopping,
     TooLong,
     Empty,
+    Media,
 }
 
 /// The values of the label `outcome`, in the order of [`Outcome`].
-const OUTCOME_LABELS: [&str; 8] =
-    ["stop", "length", "cancelled", "failed", "busy", "stopping", "too_long", "empty"];
+const OUTCOME_LABELS: [&str; 9] =
+    ["stop", "length", "cancelled", "failed", "busy", "stopping", "too_long", "empty", "media"];
 
 /// Handles made once, so that a token costs no look-up in the recorder.
 pub(crate) struct EngineMetrics {
     /// In the order of [`Outcome`]; made at the start so that each is exposed as 0 before it first happens.
-    outcomes: [Counter; 8],
+    outcomes: [Counter; 9],
     waiting: Gauge,
     running: Gauge,
     pub(crate) queue_seconds: Histogram,

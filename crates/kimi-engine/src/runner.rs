@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
-use kimi_tokens::TokenId;
+use kimi_tokens::{PromptMedium, TokenId};
 use thiserror::Error;
 
 use crate::{Constraint, EngineFailure, SampledToken, Sampling, TokenLogprobs};
@@ -17,6 +17,10 @@ pub trait ModelRunner: Send {
     /// What the second tier of its cache holds, asked once at start; `None` when it has none.
     fn second_tier(&mut self) -> Option<TierContents> {
         None
+    }
+    /// Whether prompts may carry images and clips, asked once at start.
+    fn takes_media(&self) -> bool {
+        false
     }
 }
 
@@ -44,6 +48,8 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<usize>,
     /// The prompt, whole even when the plan computes only its beginning: for penalties that look at it.
     pub prompt: Arc<[TokenId]>,
+    /// What is seen at some of the prompt's positions, in their order.
+    pub media: Vec<PromptMedium>,
     /// What its tokens must look like.
     pub constraint: Constraint,
     /// At most this many tokens will be sampled.

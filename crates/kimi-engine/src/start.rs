@@ -40,6 +40,7 @@ pub fn start(config: EngineConfig, mut runner: Box<dyn ModelRunner>) -> (EngineH
         status,
         state: Arc::clone(&state_sender),
         limits: config.limits(),
+        takes_media: runner.takes_media(),
         metrics: Arc::clone(&metrics),
     };
     let engine = Engine {

@@ -5,11 +5,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use kimi_engine::{
-    Constraint, EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner,
+    CacheScope, Constraint, EngineConfig, EngineFailure, EngineHandle, EngineState, EngineThread, FakeRunner,
     FinishReason, Finished, GenerateRequest, GenerationStream, ModelRunner, NewSequence, RunnerError,
     Sampling, SchedulerConfig, Speculation, Standing, StepBatch, StepOutput, SubmitError, TokenEvent, start,
 };
-use kimi_tokens::TokenId;
+use kimi_tokens::{ContentHash, EncodedPrompt, Medium, PATCH_BYTES, PatchGrid, PromptMedium, TokenId};
 
 const CONFIG: EngineConfig = EngineConfig {
     scheduler: SchedulerConfig {
@@ -40,6 +40,71 @@ fn request(seed: u64, max_tokens: usize) -> GenerateRequest {
         cache_scope: None,
         standing: Standing::default(),
     }
+}
+
+/// The request with an image of four places at a position, that anybody may reuse.
+fn seeing(request: GenerateRequest, start: usize, image: u8) -> GenerateRequest {
+    let grid = PatchGrid { frames: 1, height: 4, width: 4 };
+    let pixels = vec![image; grid.patches() * PATCH_BYTES];
+    let medium = Arc::new(Medium { grid, pixels, hash: ContentHash([image; 32]) });
+    let media = vec![PromptMedium { positions: start..start + 4, medium }];
+    let prompt = EncodedPrompt { media, ..request.prompt };
+    GenerateRequest { prompt, cache_scope: Some(CacheScope([1; 32])), ..request }
+}
+
+#[test]
+fn images_change_answers_and_are_cached_by_what_they_show() {
+    let (engine, thread) = engine(FakeRunner::hashed(1_000));
+    let answer = |start, image| {
+        let request = seeing(GenerateRequest { stop_tokens: vec![], ..request(10, 20) }, start, image);
+        match read(&mut engine.generate(request).unwrap()) {
+            (tokens, TokenEvent::Finished(finished)) => (tokens, finished.cached_tokens),
+            (_, last) => panic!("{last:?}"),
+        }
+    };
+    let (first, cached) = answer(9, 1);
+    assert_eq!(cached, 0);
+    assert_eq!(answer(9, 1), (first.clone(), 32), "35 tokens in blocks of four, the last token's left out");
+    for (start, image, shared) in [(9, 2, 8), (10, 1, 8), (20, 1, 8)] {
+        let (other, cached) = answer(start, image);
+        assert!(other != first && cached == shared, "{start} {image}: {cached}");
+    }
+    engine.drain();
+    thread.join().unwrap();
+}
+
+/// A runner that computes text alone.
+struct Blind(FakeRunner);
+
+impl ModelRunner for Blind {
+    fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError> {
+        self.0.submit(batch)
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+        self.0.collect()
+    }
+}
+
+#[test]
+fn images_that_cannot_be_computed_are_refused_at_once() {
+    let (blind, _blind) = start(CONFIG, Box::new(Blind(FakeRunner::hashed(9))));
+    let (engine, _thread) = engine(FakeRunner::hashed(9));
+    assert!(engine.takes_media() && !blind.takes_media());
+    let refused =
+        |engine: &EngineHandle, change: &dyn Fn(&mut Medium, &mut std::ops::Range<usize>), why: &str| {
+            let mut request = seeing(request(10, 1), 9, 1);
+            let PromptMedium { positions, medium } = &mut request.prompt.media[0];
+            change(Arc::make_mut(medium), positions);
+            let error = engine.generate(request).unwrap_err();
+            assert!(matches!(error, SubmitError::Media(_)) && error.to_string().contains(why), "{error}");
+        };
+    refused(&blind, &|_, _| (), "takes no images");
+    refused(&engine, &|_, positions| *positions = 33..37, "outside");
+    refused(&engine, &|_, positions| positions.end += 1, "more or fewer places");
+    refused(&engine, &|medium, _| medium.pixels.truncate(9), "more or fewer pixels");
+    refused(&engine, &|medium, _| medium.grid.frames = 5, "too many");
+    refused(&engine, &|medium, _| (medium.grid.height, medium.grid.width) = (1, 16), "even numbers");
 }
 
 /// Reads a stream to its end: the tokens and the last event, after which nothing comes.

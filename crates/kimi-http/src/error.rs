@@ -155,6 +155,7 @@ impl ApiError {
             SubmitError::Stopping => Self::unavailable("The server is stopping and takes no new requests"),
             SubmitError::TooLong { prompt_tokens, .. } => Self::context_overflow(context, *prompt_tokens),
             SubmitError::Empty => Self::invalid("Invalid request: the prompt is empty"),
+            SubmitError::Media(why) => Self::invalid(format!("Invalid request: {why}")),
         }
     }
 

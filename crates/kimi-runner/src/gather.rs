@@ -11,6 +11,7 @@ pub(crate) fn gather(plan: &StepPlan) -> Batch {
         token_ids: Vec::with_capacity(plan.entries.iter().map(|entry| entry.tokens.len()).sum()),
         spans: Vec::with_capacity(plan.entries.len()),
         sample_rows: Vec::new(),
+        features: Vec::new(),
     };
     for entry in &plan.entries {
         let first = batch.token_ids.len();

@@ -24,6 +24,36 @@ pub(crate) fn step_bytes(config: &ModelConfig, rows: usize, sequences: usize) ->
     4 * (attention + experts + logits) as u64
 }
 
+/// Patches of the largest image: 16,384, and what padding both sides to whole squares of 2 × 2 adds at the worst aspect.
+const MAX_PATCHES: usize = 512 * 34;
+/// Images of the largest size whose features are kept.
+const KEPT_IMAGES: usize = 4;
+
+/// Bytes that looking at images takes; nothing without a vision tower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VisionBytes {
+    /// What exists at once while the largest image is looked at, at most.
+    pub activations: u64,
+    /// What is kept of images that were looked at.
+    pub features: u64,
+}
+
+impl VisionBytes {
+    pub(crate) fn new(config: &ModelConfig) -> Self {
+        let Some(vision) = &config.vision else { return Self::default() };
+        let floats = |count: usize| (count * size_of::<f32>()) as u64;
+        Self {
+            activations: floats(vision.activations(MAX_PATCHES)),
+            features: floats(KEPT_IMAGES * MAX_PATCHES / 4 * vision.text_hidden_size),
+        }
+    }
+
+    /// Both together.
+    pub fn total(self) -> u64 {
+        self.activations + self.features
+    }
+}
+
 /// The memory of one rank.
 #[derive(Clone, Debug)]
 pub struct MemoryTable {
@@ -33,6 +63,8 @@ pub struct MemoryTable {
     pub int8: u64,
     /// Bytes a step may take.
     pub step: u64,
+    /// Bytes for images.
+    pub vision: VisionBytes,
     /// Bytes that were free when the cache was sized.
     pub available: u64,
     /// Blocks of the cache.
@@ -60,6 +92,13 @@ impl fmt::Display for MemoryTable {
             row("int8", self.int8, "weights that every token uses, in memory")?;
         }
         row("step", self.step, "at most, for activations and logits")?;
+        if self.vision.total() > 0 {
+            let kept = format!(
+                "at most, for images; {} of them for those looked at lately",
+                bytes(self.vision.features)
+            );
+            row("vision", self.vision.total(), &kept)?;
+        }
         row(
             "cache",
             self.block_count as u64 * self.bytes_per_block,
@@ -70,7 +109,7 @@ impl fmt::Display for MemoryTable {
                 self.cache_dtype.name()
             ),
         )?;
-        row("free", self.available, "before step and cache")?;
+        row("free", self.available, "before step, images and cache")?;
         if let Some((config, contents)) = &self.disk {
             let (directory, stored) = (config.directory.display(), contents.stored.len());
             row(
@@ -104,6 +143,7 @@ mod tests {
             weights: 595 << 30,
             int8: 11 << 30,
             step: 300 << 20,
+            vision: VisionBytes { activations: 500 << 20, features: 250 << 20 },
             available: 64 << 30,
             block_count: 1000,
             block_size: 16,
@@ -118,8 +158,9 @@ mod tests {
         let expected = "  weights    595.0 GiB  mapped files
   int8        11.0 GiB  weights that every token uses, in memory
   step       300.0 MiB  at most, for activations and logits
+  vision     750.0 MiB  at most, for images; 250.0 MiB of them for those looked at lately
   cache      610.6 MiB  16000 tokens in 1000 blocks, 40016 bytes a token (fp8)
-  free        64.0 GiB  before step and cache
+  free        64.0 GiB  before step, images and cache
   disk        10.0 GiB  /var/cache/kimi: 16000 blocks, 0 there
   context        16000  tokens of one conversation; 262144 were asked for and do not fit; 1 of them fit at once";
         assert_eq!(table.to_string(), expected);

@@ -3,21 +3,22 @@
 use std::{collections::HashMap, sync::Arc};
 
 use kimi_engine::{NewSequence, RunnerError, StepBatch, StepOutput};
-use kimi_k2::{Checkpoint, KimiModel, KvPool, ModelError, ModelOptions};
-use kimi_scheduler::{SequenceId, TierContents, TierReport};
+use kimi_k2::{Batch, Checkpoint, KimiModel, KvPool, ModelError, ModelOptions};
+use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
 use sha2::{Digest, Sha256};
 
 use crate::{
     KvSizing, MemoryTable, RunnerConfig, SequenceSampler, StartError, available_memory, disk_tier::DiskTier,
-    gather::gather, memory,
+    gather::gather, live_media::LiveMedia, memory,
 };
 
-/// What runs steps. Between steps it keeps the cache and, for each live sequence, the sampler's state; tokens and
-/// block tables arrive with every plan.
+/// What runs steps. Between steps it keeps the cache and, for each live sequence, the sampler's state and what it
+/// sees; tokens and block tables arrive with every plan.
 pub(crate) struct Rank {
     model: KimiModel,
     kv: KvPool,
     samplers: HashMap<SequenceId, SequenceSampler>,
+    media: LiveMedia,
     disk: Option<DiskTier>,
 }
 
@@ -34,9 +35,10 @@ impl Rank {
         let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype, .. } = config;
         let bytes_per_block = (KvPool::bytes_per_token(model.config(), cache_dtype) * block_size) as u64;
         let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
+        let vision = memory::VisionBytes::new(model.config());
         let available = available_memory();
         let sizing = KvSizing { memory: kv_memory, bytes_per_block, block_size, max_context, max_sequences };
-        let block_count = sizing.block_count(available.saturating_sub(step))?;
+        let block_count = sizing.block_count(available.saturating_sub(step + vision.total()))?;
         let kv = KvPool::new(model.config(), block_count, block_size, cache_dtype)?;
         let disk = config.disk.as_ref().map(|disk| {
             let identity = cache_identity(checkpoint, &config)?;
@@ -47,6 +49,7 @@ impl Rank {
             weights: checkpoint.total_bytes(),
             int8,
             step,
+            vision,
             available,
             block_count,
             block_size,
@@ -55,13 +58,15 @@ impl Rank {
             max_context,
             disk: config.disk.zip(tier.clone()),
         };
-        let facts = RankFacts { block_count, tier, memory: memory.to_string() };
-        Ok((Self { model, kv, samplers: HashMap::new(), disk }, facts))
+        let takes_media = model.takes_media();
+        let facts = RankFacts { block_count, tier, takes_media, memory: memory.to_string() };
+        let media = LiveMedia::new(vision.features);
+        Ok((Self { model, kv, samplers: HashMap::new(), media, disk }, facts))
     }
 
-    /// Runs one step: move blocks, gather, compute, sample.
+    /// Runs one step: move blocks, gather, look at images, compute, sample.
     pub(crate) fn step(&mut self, step: &StepBatch) -> Result<StepOutput, RunnerError> {
-        self.update_samplers(&step.plan.retired, &step.new_sequences)?;
+        self.update_sequences(&step.plan.retired, &step.new_sequences)?;
         let tier = match &mut self.disk {
             Some(disk) => disk.work(&step.plan, &mut self.kv)?,
             None => TierReport::default(),
@@ -69,8 +74,7 @@ impl Rank {
         if step.plan.entries.is_empty() {
             return Ok(StepOutput { tier, ..StepOutput::default() });
         }
-        let batch = gather(&step.plan);
-        let mut logits = self.forward(&batch).map_err(|error| RunnerError(error.to_string()))?;
+        let mut logits = self.forward(&step.plan).map_err(|error| RunnerError(error.to_string()))?;
         let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
         let mut output = StepOutput { tier, ..StepOutput::default() };
         for entry in &step.plan.entries {
@@ -90,11 +94,13 @@ impl Rank {
     }
 
     /// Forgets sequences that ended and meets new ones.
-    fn update_samplers(&mut self, retired: &[SequenceId], new: &[NewSequence]) -> Result<(), RunnerError> {
+    fn update_sequences(&mut self, retired: &[SequenceId], new: &[NewSequence]) -> Result<(), RunnerError> {
         for id in retired {
             self.samplers.remove(id);
+            self.media.forget(*id);
         }
         for sequence in new {
+            self.media.meet(sequence);
             if self.samplers.insert(sequence.id, SequenceSampler::new(sequence)).is_some() {
                 return Err(RunnerError(format!("sequence {} was announced twice", sequence.id.0)));
             }
@@ -102,9 +108,11 @@ impl Rank {
         Ok(())
     }
 
-    /// Logits of the batch's sample rows, one after another, on the host.
-    fn forward(&mut self, batch: &kimi_k2::Batch) -> Result<Vec<f32>, ModelError> {
-        let logits = self.model.forward(batch, &mut self.kv)?; // [sample_rows, vocabulary]
+    /// Logits of the plan's sample rows, one after another, on the host.
+    fn forward(&mut self, plan: &StepPlan) -> Result<Vec<f32>, ModelError> {
+        let features = self.media.rows(&self.model, plan)?;
+        let batch = Batch { features, ..gather(plan) };
+        let logits = self.model.forward(&batch, &mut self.kv)?; // [sample_rows, vocabulary]
         Ok(logits.flatten_all()?.to_vec1()?)
     }
 }
@@ -129,6 +137,8 @@ pub(crate) struct RankFacts {
     pub(crate) block_count: usize,
     /// What the second tier holds, if there is one.
     pub(crate) tier: Option<TierContents>,
+    /// Whether it looks at images and clips.
+    pub(crate) takes_media: bool,
     /// Where the memory goes, as a table.
     pub(crate) memory: String,
 }

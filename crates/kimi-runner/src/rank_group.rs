@@ -73,6 +73,10 @@ impl ModelRunner for RankGroup {
     fn second_tier(&mut self) -> Option<TierContents> {
         self.facts.tier.take()
     }
+
+    fn takes_media(&self) -> bool {
+        self.facts.takes_media
+    }
 }
 
 /// A thread that owns a model, and both ends of the conversation with it: one batch down, one output up.

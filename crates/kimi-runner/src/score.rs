@@ -108,6 +108,7 @@ impl Scores<'_> {
             token_ids: self.tokens[start..end].to_vec(),
             spans: vec![SequenceSpan { rows: 0..rows, start, block_table: self.block_table.clone() }],
             sample_rows: (0..rows as u32).collect(),
+            features: vec![],
         };
         self.logits = self.model.forward(&batch, &mut self.kv)?.flatten_all()?.to_vec1()?;
         Ok(())

@@ -42,6 +42,7 @@ fn model_step(streams: usize) -> f64 {
             token_ids: vec![(position % 100) as u32; streams],
             spans: spans.collect(),
             sample_rows: (0..streams as u32).collect(),
+            features: vec![],
         };
         model.forward(&batch, &mut kv).unwrap();
     }

@@ -93,6 +93,7 @@ impl Shadow {
                 logprobs: request.logprobs,
                 prompt_logprobs: None,
                 prompt: request.prompt.as_slice().into(),
+                media: vec![],
                 constraint: request.constraint.clone(),
                 max_tokens: request.limits.max_tokens,
                 stop_tokens: request.limits.stop_tokens.clone(),
@@ -121,6 +122,7 @@ fn run(config: SchedulerConfig, requests: &[Request]) -> (Vec<Answer>, Load) {
         let Request { prompt, limits, scope, .. } = request;
         let sequence = SequenceRequest {
             tokens: prompt,
+            media: &[],
             limits: limits.clone(),
             standing: Standing::default(),
             scope: *scope,

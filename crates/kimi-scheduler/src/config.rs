@@ -1,6 +1,6 @@
 //! What a scheduler is given and what it tells about itself: sizes, limits, load.
 
-use kimi_tokens::TokenId;
+use kimi_tokens::{PromptMedium, TokenId};
 
 use crate::{CacheScope, Speculation};
 
@@ -41,6 +41,8 @@ impl SchedulerConfig {
 pub struct SequenceRequest<'a> {
     /// The prompt. At least one token.
     pub tokens: &'a [TokenId],
+    /// Images and clips in the order of their positions: blocks they lie in are shared only where the same is seen.
+    pub media: &'a [PromptMedium],
     /// When it must end.
     pub limits: Limits,
     /// Its place among the others.

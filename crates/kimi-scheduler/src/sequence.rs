@@ -52,7 +52,7 @@ impl Sequence {
         context_limit: usize,
         speculator: Option<Speculator>,
     ) -> Self {
-        let SequenceRequest { tokens, limits, standing, scope, scores_prompt } = request;
+        let SequenceRequest { tokens, media, limits, standing, scope, scores_prompt } = request;
         let prompt_tokens = tokens.len();
         Self {
             id,
@@ -63,7 +63,7 @@ impl Sequence {
             stop_tokens: limits.stop_tokens,
             computed: 0,
             blocks: Vec::new(),
-            keys: scope.map(KeyChain::new),
+            keys: scope.map(|scope| KeyChain::new(scope, media)),
             published: 0,
             cached_tokens: 0,
             unscored: 0..if scores_prompt { prompt_tokens - 1 } else { 0 },

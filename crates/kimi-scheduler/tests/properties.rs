@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use kimi_scheduler::{
     CacheScope, FinishReason, Finished, Limits, Rejection, Sample, Scheduler, SchedulerConfig, SequenceId,
     SequenceRequest, SequenceUpdate, Speculation, Standing, StepPlan, Tenant,
 };
-use kimi_tokens::TokenId;
+use kimi_tokens::{ContentHash, Medium, PatchGrid, PromptMedium, TokenId};
 use proptest::prelude::*;
 
 /// One request of a generated load.
@@ -18,6 +19,7 @@ use proptest::prelude::*;
 struct Request {
     arrival: usize,
     prompt: Vec<TokenId>,
+    media: Vec<PromptMedium>,
     limits: Limits,
     fate: Fate,
     standing: Standing,
@@ -25,16 +27,26 @@ struct Request {
     scores_prompt: bool,
 }
 
+/// What a position of the cache holds: a token and, inside of an image, which one and which part of it.
+type Cell = (TokenId, Option<(ContentHash, usize)>);
+
 impl Request {
     fn sequence(&self) -> SequenceRequest<'_> {
-        let Self { prompt, limits, standing, scope, scores_prompt, .. } = self;
+        let Self { prompt, media, limits, standing, scope, scores_prompt, .. } = self;
         SequenceRequest {
             tokens: prompt,
+            media,
             limits: limits.clone(),
             standing: *standing,
             scope: *scope,
             scores_prompt: *scores_prompt,
         }
+    }
+
+    /// What is at a position that has this token.
+    fn cell(&self, position: usize, token: TokenId) -> Cell {
+        let seen = self.media.iter().find(|medium| medium.positions.contains(&position));
+        (token, seen.map(|medium| (medium.medium.hash, position - medium.positions.start)))
     }
 }
 
@@ -56,9 +68,9 @@ enum Fate {
 /// How a request ended: its text, and its `Finished` unless it failed.
 type Answer = (Vec<TokenId>, Option<Finished>);
 
-/// The "model": the next token depends on the request and on every token before it. Some requests see the last two tokens
-/// only, so that they repeat themselves, which is what drafts are made for.
-fn next_token(id: u64, tokens: &[TokenId]) -> TokenId {
+/// The "model": the next token depends on the request and on every token and image before it. Some requests see the last two
+/// tokens only, so that they repeat themselves, which is what drafts are made for.
+fn next_token(id: u64, tokens: &[Cell]) -> TokenId {
     let mut hasher = DefaultHasher::new();
     let seen = if id.is_multiple_of(3) { tokens } else { &tokens[tokens.len().saturating_sub(2)..] };
     (id, seen).hash(&mut hasher);
@@ -67,15 +79,17 @@ fn next_token(id: u64, tokens: &[TokenId]) -> TokenId {
 
 /// What the request gets when it is alone and the cache has no end.
 fn answer_alone(id: u64, request: &Request, context: usize) -> Answer {
-    let mut tokens = request.prompt.clone();
+    let prompt = request.prompt.iter().enumerate();
+    let mut tokens: Vec<Cell> = prompt.map(|(position, token)| request.cell(position, *token)).collect();
     let prompt_tokens = tokens.len();
+    let generated = |tokens: &[Cell]| tokens[prompt_tokens..].iter().map(|cell| cell.0).collect();
     loop {
         let completion_tokens = tokens.len() - prompt_tokens + 1;
         if matches!(request.fate, Fate::Fails { at } if at + 1 == completion_tokens) {
-            return (tokens.split_off(prompt_tokens), None);
+            return (generated(&tokens), None);
         }
         let token = next_token(id, &tokens);
-        tokens.push(token);
+        tokens.push((token, None));
         let reason = if request.limits.stop_tokens.contains(&token) {
             FinishReason::Stop
         } else if completion_tokens == request.limits.max_tokens || tokens.len() == context {
@@ -84,15 +98,15 @@ fn answer_alone(id: u64, request: &Request, context: usize) -> Answer {
             continue;
         };
         let finished = Finished { reason, prompt_tokens, cached_tokens: 0, completion_tokens };
-        return (tokens.split_off(prompt_tokens), Some(finished));
+        return (generated(&tokens), Some(finished));
     }
 }
 
-/// A runner whose cache holds the tokens themselves: what it samples depends on what it finds through the block table, so
-/// a wrong table, a stale block or a block that somebody else writes to changes the text.
+/// A runner whose cache holds the tokens and parts of images themselves: what it samples depends on what it finds through the
+/// block table, so a wrong table, a stale block or a block that somebody else writes to changes the text.
 struct ShadowCache {
     block_size: usize,
-    slots: Vec<TokenId>,
+    slots: Vec<Cell>,
     /// Who may read each block: those of a scope, or the one sequence that wrote it.
     readers: Vec<Result<CacheScope, SequenceId>>,
 }
@@ -126,7 +140,7 @@ impl ShadowCache {
                     + position % self.block_size
             };
             for (position, token) in (entry.start..end).zip(&entry.tokens) {
-                self.slots[slot(position)] = *token;
+                self.slots[slot(position)] = requests[entry.sequence.0 as usize].cell(position, *token);
             }
             if !entry.samples {
                 continue;
@@ -134,7 +148,7 @@ impl ShadowCache {
             let generated = texts.get(&entry.sequence.0).map_or(0, Vec::len);
             for row in 0..=entry.draft {
                 let known = end - entry.draft + row;
-                let seen: Vec<TokenId> = (0..known).map(|position| self.slots[slot(position)]).collect();
+                let seen: Vec<Cell> = (0..known).map(|position| self.slots[slot(position)]).collect();
                 let fate = requests[entry.sequence.0 as usize].fate;
                 let fails = matches!(fate, Fate::Fails { at } if at == generated + row);
                 let token = (!fails).then(|| next_token(entry.sequence.0, &seen));
@@ -235,7 +249,7 @@ fn run(config: SchedulerConfig, pace: Pace, requests: &[Request], step_limit: us
     scheduler.set_catch_up(pace.catch_up);
     let mut cache = ShadowCache {
         block_size: config.block_size,
-        slots: vec![TokenId::MAX; config.block_size * config.block_count],
+        slots: vec![(TokenId::MAX, None); config.block_size * config.block_count],
         readers: vec![Err(SequenceId(u64::MAX)); config.block_count],
     };
     let mut record = Record::default();
@@ -328,6 +342,22 @@ fn any_pace() -> impl Strategy<Value = Pace> {
     (row_cost, 1..=9_usize).prop_map(|(row_cost, catch_up)| Pace { row_cost, catch_up })
 }
 
+/// Two images of any size at any places, so that equal text is often seen with others, or elsewhere.
+fn any_media() -> impl Strategy<Value = Vec<PromptMedium>> {
+    let medium = (0..4_usize, 1..7_usize, 0..2_u8);
+    prop::collection::vec(medium, 0..3).prop_map(|media| {
+        let mut end = 0;
+        let placed = media.into_iter().map(|(gap, tokens, image)| {
+            let positions = end + gap..end + gap + tokens;
+            end = positions.end;
+            let grid = PatchGrid { frames: 1, height: 2, width: 2 * tokens };
+            let hash = ContentHash([image * 16 + tokens as u8; 32]);
+            PromptMedium { positions, medium: Arc::new(Medium { grid, pixels: vec![], hash }) }
+        });
+        placed.collect()
+    })
+}
+
 fn any_request() -> impl Strategy<Value = Request> {
     let fate = prop_oneof![
         4 => Just(Fate::Completes),
@@ -343,12 +373,22 @@ fn any_request() -> impl Strategy<Value = Request> {
     );
     let standing = (prop_oneof![3 => Just(0), 1 => Just(-1), 1 => Just(1)], 0..3_u64)
         .prop_map(|(priority, tenant)| Standing { priority, tenant: Tenant(tenant) });
-    let text = (prop::collection::vec(token, 0..20), 1..16_usize, stop_tokens);
+    let text = (prop::collection::vec(token, 0..20), any_media(), 1..16_usize, stop_tokens);
     let asked = (scope, prop::bool::weighted(0.3));
     (0..12_usize, text, fate, standing, asked).prop_map(
-        |(arrival, (prompt, max_tokens, stop_tokens), fate, standing, (scope, scores_prompt))| {
+        |(
+            arrival,
+            (mut prompt, mut media, max_tokens, stop_tokens),
+            fate,
+            standing,
+            (scope, scores_prompt),
+        )| {
+            media.retain(|medium| medium.positions.end <= prompt.len());
+            for medium in &media {
+                prompt[medium.positions.clone()].fill(1);
+            }
             let limits = Limits { max_tokens, stop_tokens };
-            Request { arrival, prompt, limits, fate, standing, scope, scores_prompt }
+            Request { arrival, prompt, media, limits, fate, standing, scope, scores_prompt }
         },
     )
 }

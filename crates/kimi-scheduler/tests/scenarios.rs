@@ -1,9 +1,12 @@
 //! Plans written out, for the cases a reader asks about.
 
+use std::sync::Arc;
+
 use kimi_scheduler::{
     CacheScope, Limits, Sample, Scheduler, SchedulerConfig, SequenceId, SequenceRequest, Speculation,
     Standing, StepPlan, Tenant,
 };
+use kimi_tokens::{ContentHash, Medium, PatchGrid, PromptMedium};
 
 fn scheduler(block_count: usize, max_batch_tokens: usize) -> Scheduler {
     Scheduler::new(SchedulerConfig {
@@ -216,10 +219,40 @@ fn blocks_behind_broken_logits_are_not_found_again() {
     assert_eq!(step(&mut scheduler), "1 0..5* (3), -0");
 }
 
+/// Six equal tokens and one more; of the former, `positions` show an image.
+fn add_seeing(scheduler: &mut Scheduler, id: u64, positions: std::ops::Range<usize>, image: u8) {
+    let grid = PatchGrid { frames: 1, height: 2, width: 2 * positions.len() };
+    let medium = Arc::new(Medium { grid, pixels: vec![], hash: ContentHash([image; 32]) });
+    let request = SequenceRequest {
+        tokens: &[1, 1, 1, 1, 1, 1, 2],
+        media: &[PromptMedium { positions, medium }],
+        limits: Limits { max_tokens: 1, stop_tokens: vec![] },
+        scope: Some(CacheScope([1; 32])),
+        ..SequenceRequest::default()
+    };
+    scheduler.add(SequenceId(id), request).expect("the prompt fits");
+}
+
+#[test]
+fn blocks_are_found_again_where_the_same_is_seen() {
+    let mut scheduler = scheduler(16, 16);
+    add_seeing(&mut scheduler, 0, 3..6, 7);
+    assert_eq!(step(&mut scheduler), "0 0..7* (4)");
+    add_seeing(&mut scheduler, 1, 3..6, 7);
+    assert_eq!(step(&mut scheduler), "1 6..7* (4), -0", "the same image");
+    add_seeing(&mut scheduler, 2, 3..6, 8);
+    assert_eq!(step(&mut scheduler), "2 2..7* (4), -1", "another image: only what is before it");
+    add_seeing(&mut scheduler, 3, 2..5, 7);
+    assert_eq!(step(&mut scheduler), "3 2..7* (4), -2", "the same image a position earlier");
+    add_seeing(&mut scheduler, 4, 0..1, 7);
+    assert_eq!(step(&mut scheduler), "4 0..7* (4), -3", "text is no image");
+}
+
 /// A request of 4 tokens that generates 2, for a tenant, with a priority.
 fn add_standing(scheduler: &mut Scheduler, id: u64, tenant: u64, priority: i32) {
     let request = SequenceRequest {
         tokens: &[1, 2, 3, 4],
+        media: &[],
         limits: Limits { max_tokens: 2, stop_tokens: vec![] },
         standing: Standing { priority, tenant: Tenant(tenant) },
         scope: None,

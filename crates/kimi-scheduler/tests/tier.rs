@@ -131,6 +131,7 @@ fn run(
                 let standing = Standing { priority: request.priority, ..Standing::default() };
                 let sequence = SequenceRequest {
                     tokens: &request.prompt,
+                    media: &[],
                     limits,
                     standing,
                     scope,

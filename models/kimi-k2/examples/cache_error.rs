@@ -61,7 +61,7 @@ fn logits(model: &KimiModel, ids: &[u32], dtype: CacheDtype) -> Result<Vec<Vec<f
         let block_table = (0..blocks as u32).collect();
         let span = SequenceSpan { rows: 0..ids.len(), start: chunk * CHUNK, block_table };
         let sample_rows = (0..ids.len() as u32).collect();
-        let batch = Batch { token_ids: ids.to_vec(), spans: vec![span], sample_rows };
+        let batch = Batch { token_ids: ids.to_vec(), spans: vec![span], sample_rows, ..Batch::default() };
         rows.extend(model.forward(&batch, &mut kv)?.to_vec2::<f32>()?);
     }
     Ok(rows)

@@ -1,8 +1,10 @@
-//! What one forward pass is given: plain host data, an argument, never a global.
+//! What one forward pass is given: host data, an argument, never a global.
 
 use std::{ops::Range, sync::Arc};
 
-use crate::ModelError;
+use candle_core::{DType, Tensor};
+
+use crate::{KvPool, ModelConfig, ModelError};
 
 /// The rows of one forward pass: a few tokens of each of several sequences.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +15,19 @@ pub struct Batch {
     pub spans: Vec<SequenceSpan>,
     /// Rows whose logits are wanted.
     pub sample_rows: Vec<u32>,
+    /// Rows of images and clips, ascending. The embeddings of their token ids are not used.
+    pub features: Vec<FeatureRows>,
+}
+
+/// Rows that begin as features of an image or clip instead of a token's embedding.
+#[derive(Clone, Debug)]
+pub struct FeatureRows {
+    /// Which rows.
+    pub rows: Range<usize>,
+    /// f32 `[tokens, hidden]`, from [`KimiModel::encode_medium`](crate::KimiModel::encode_medium).
+    pub features: Tensor,
+    /// Which of the features is the first row's; the next row has the next.
+    pub first: usize,
 }
 
 /// Up to this many rows, all spans together, each row of a batch gets the logits that it would get alone, to the last bit:
@@ -35,12 +50,8 @@ pub struct SequenceSpan {
 
 impl Batch {
     /// Checks the batch against itself, a vocabulary and a cache.
-    pub(crate) fn check(
-        &self,
-        vocabulary: usize,
-        block_count: usize,
-        block_size: usize,
-    ) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, config: &ModelConfig, kv: &KvPool) -> Result<(), ModelError> {
+        let vocabulary = config.vocab_size;
         let rows = self.token_ids.len();
         if rows == 0 {
             return Err(ModelError::Batch("it has no rows".into()));
@@ -60,10 +71,30 @@ impl Batch {
                 return Err(ModelError::Batch(format!("a span covers rows {found:?}; row {next} is next")));
             }
             next = span.rows.end;
-            span.check(block_count, block_size)?;
+            span.check(kv.block_count(), kv.block_size())?;
         }
         if next != rows {
             return Err(ModelError::Batch(format!("spans cover {next} of {rows} rows")));
+        }
+        self.check_features(config.hidden_size)
+    }
+
+    fn check_features(&self, hidden: usize) -> Result<(), ModelError> {
+        let refuse = |what| Err(ModelError::Batch(what));
+        let mut next = 0;
+        for FeatureRows { rows, features, first } in &self.features {
+            if rows.is_empty() || rows.start < next || rows.end > self.token_ids.len() {
+                let all = self.token_ids.len();
+                return refuse(format!("features for rows {rows:?} of {all}, where {next} is next"));
+            }
+            next = rows.end;
+            let (dtype, dims, end) = (features.dtype(), features.dims(), first + rows.len());
+            if dtype != DType::F32 || dims.len() != 2 || dims[1] != hidden || dims[0] < end {
+                let found = format!("{dtype:?} {dims:?}");
+                return refuse(format!(
+                    "features {first}..{end} of f32 [tokens, {hidden}] wanted, not of {found}"
+                ));
+            }
         }
         Ok(())
     }

@@ -72,10 +72,10 @@ impl Part {
 
     /// The part that the tensor with this canonical name belongs to.
     fn of(name: &str, layers: usize) -> Self {
-        if name.starts_with("vision_tower.") {
+        if name.starts_with(names::VISION_TOWER) {
             return Self::VisionTower;
         }
-        if name.starts_with("mm_projector.") {
+        if name.starts_with(names::PROJECTOR) {
             return Self::Projector;
         }
         if name.starts_with(names::LM_HEAD) {
@@ -196,9 +196,6 @@ pub fn inspect(checkpoint: &Checkpoint) -> Inspection {
     let active_parameters = always.into_iter().map(of).sum::<u64>() + routed + head;
 
     let mut notes = Vec::new();
-    if of(Part::VisionTower) > 0 {
-        notes.push("vision tower present; image input is not served yet".to_owned());
-    }
     if of(Part::Unused) > 0 {
         notes.push("tensors that this program does not use are present; they are never read".to_owned());
     }

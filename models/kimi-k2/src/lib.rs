@@ -16,10 +16,11 @@ mod norm;
 mod rope;
 mod taps;
 pub mod tensor_names;
+mod vision;
 mod weights;
 
 pub use attention::AttentionForm;
-pub use batch::{Batch, SequenceSpan, UNIFORM_ROWS};
+pub use batch::{Batch, FeatureRows, SequenceSpan, UNIFORM_ROWS};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, Part, PartSize, inspect};

@@ -1,12 +1,18 @@
-//! The model: token ids in, logits out.
+//! The model: token ids and features of what is seen in, logits out.
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{Activations, PagedSpan, RopeTable, embed, gather_rows};
+use kimi_tokens::{Medium, PatchGrid};
 
 use crate::{
-    AttentionForm, Batch, Checkpoint, KvPool, ModelConfig, ModelError, NoTaps, TapPoint, Taps,
-    attention::Step, decoder_layer::DecoderLayer, linear::Linear, norm::RmsNorm, rope::rope_table,
+    AttentionForm, Batch, Checkpoint, FeatureRows, KvPool, ModelConfig, ModelError, NoTaps, TapPoint, Taps,
+    attention::Step,
+    decoder_layer::DecoderLayer,
+    linear::Linear,
+    norm::RmsNorm,
+    rope::rope_table,
     tensor_names as names,
+    vision::{self, VisionTower},
 };
 
 /// A loaded model. Weights stay in the mapped checkpoint; what is held here is small. The cache is not part of it.
@@ -19,6 +25,7 @@ pub struct KimiModel {
     layers: Vec<DecoderLayer>,
     norm: RmsNorm,
     lm_head: Linear,
+    vision: Option<VisionTower>,
 }
 
 /// Choices of how it is computed.
@@ -49,9 +56,11 @@ impl KimiModel {
         }
         let norm = RmsNorm::load(checkpoint, names::FINAL_NORM, hidden, config.rms_norm_eps)?;
         let lm_head = Linear::load(checkpoint, names::LM_HEAD, vocabulary, hidden)?;
+        let vision =
+            config.vision.as_ref().map(|vision| VisionTower::load(checkpoint, vision)).transpose()?;
         progress(total, total);
         let (options, rope) = (ModelOptions::default(), rope_table(&config));
-        Ok(Self { config, options, rope, embedding, layers, norm, lm_head })
+        Ok(Self { config, options, rope, embedding, layers, norm, lm_head, vision })
     }
 
     /// The same model with other choices.
@@ -60,10 +69,10 @@ impl KimiModel {
         Self { options, ..self }
     }
 
-    /// Keeps the weights that every token uses in 8 bits from now on, as llama.cpp's `Q8_0`: half the bytes of bf16 to read for
-    /// a token, at the cost of memory beside the mapped files and of small differences in the logits. Routed experts, routers,
-    /// norms and the embedding stay as stored, and so do weights whose rows are not whole blocks of 128 columns. Returns
-    /// the bytes of the new weights. `progress` as in [`load`](Self::load), in layers.
+    /// Keeps the weights that every token uses in 8 bits from now on, as llama.cpp's `Q8_0`: half the bytes of bf16 to read
+    /// for a token, at the cost of memory beside the mapped files and of small differences in the logits. Routed experts,
+    /// routers, norms, the embedding and the vision tower stay as stored, and so do weights whose rows are not whole blocks
+    /// of 128 columns. Returns the bytes of the new weights. `progress` as in [`load`](Self::load), in layers.
     ///
     /// # Errors
     /// None that loading has not found.
@@ -81,6 +90,31 @@ impl KimiModel {
     /// The checkpoint's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Whether it has a vision tower.
+    pub fn takes_media(&self) -> bool {
+        self.vision.is_some()
+    }
+
+    /// What the text model sees of an image or clip: f32 `[tokens, hidden]`, a row for each of its positions in a prompt. For a
+    /// [`Batch`]'s [`FeatureRows`](crate::FeatureRows). The same bits every time.
+    ///
+    /// # Errors
+    /// [`ModelError::Medium`] when there is no vision tower, or grid and pixels contradict each other or the tower.
+    pub fn encode_medium(&self, medium: &Medium) -> Result<Tensor, ModelError> {
+        self.encode_patches(&vision::normalized(medium)?, medium.grid)
+    }
+
+    /// [`encode_medium`](Self::encode_medium) of patches that are numbers already: f32 `[patches, 3 · 14 · 14]`, from −1 to 1, in
+    /// the order of [`Medium::pixels`].
+    ///
+    /// # Errors
+    /// As `encode_medium`.
+    pub fn encode_patches(&self, patches: &Tensor, grid: PatchGrid) -> Result<Tensor, ModelError> {
+        let tower = self.vision.as_ref();
+        let tower = tower.ok_or_else(|| ModelError::Medium("this checkpoint has no vision tower".into()))?;
+        tower.encode(patches, grid, self.options.activations)
     }
 
     /// Hop 7a of 9. Computes a batch: writes its tokens' entries to `kv` and returns the logits of its sampled rows,
@@ -104,11 +138,14 @@ impl KimiModel {
         kv: &mut KvPool,
         taps: &mut dyn Taps,
     ) -> Result<Tensor, ModelError> {
-        batch.check(self.config.vocab_size, kv.block_count(), kv.block_size())?;
+        batch.check(&self.config, kv)?;
         let step = self.step(batch);
 
         let x = self.zeros(batch.token_ids.len())?; // [rows, hidden]
         embed(self.embedding.weight(), &batch.token_ids, &x)?;
+        for FeatureRows { rows, features, first } in &batch.features {
+            x.slice_set(&features.narrow(0, *first, rows.len())?, 0, rows.start)?;
+        }
         taps.tap(TapPoint::Embedding, &x)?;
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward(&x, &step, kv.layer(index), taps)?;

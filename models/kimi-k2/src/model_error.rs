@@ -13,6 +13,9 @@ pub enum ModelError {
     /// The batch contradicts itself, the vocabulary or the cache. A bug of the caller.
     #[error("impossible batch: {0}")]
     Batch(String),
+    /// An image or clip that the vision tower cannot look at, or there is no tower.
+    #[error("impossible medium: {0}")]
+    Medium(String),
     /// An operation refused its arguments. A bug of this crate or of the kernels.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -1,4 +1,4 @@
-//! Every name of the text model's tensors, in one place.
+//! Every name of the model's tensors, in one place.
 //!
 //! Names are canonical, as in a flat checkpoint (`model.layers.0.…`, `lm_head`). [`crate::Checkpoint`] finds them under
 //! the prefixes that other layouts put in front. A *module* is a linear layer without its `.weight`; a *tensor* is
@@ -46,6 +46,55 @@ pub const Q_A_NORM: &str = "self_attn.q_a_layernorm.weight";
 pub const KV_A_NORM: &str = "self_attn.kv_a_layernorm.weight";
 /// Tensor of an MoE layer: what is added to the scores before experts are chosen `[routed experts]`.
 pub const CORRECTION_BIAS: &str = "mlp.gate.e_score_correction_bias";
+
+/// Prefix of the vision tower's names.
+pub const VISION_TOWER: &str = "vision_tower.";
+/// Prefix of the projector's names.
+pub const PROJECTOR: &str = "mm_projector.";
+/// Module with a bias: the convolution over a patch `[width, 3, patch, patch]`.
+pub const PATCH_PROJECTION: &str = "vision_tower.patch_embed.proj";
+/// Tensor: the learned place of a patch `[rows, columns, width]`.
+pub const PATCH_POSITIONS: &str = "vision_tower.patch_embed.pos_emb.weight";
+/// Norm with a bias behind the tower's blocks `[width]`.
+pub const VISION_FINAL_NORM: &str = "vision_tower.encoder.final_layernorm";
+/// Norm of a block of the tower, before attention `[width]`.
+pub const VISION_ATTENTION_NORM: &str = "norm0";
+/// Module of a block of the tower: all queries, then keys, then values `[3 · width, width]`.
+pub const VISION_QKV: &str = "wqkv";
+/// Module of a block of the tower: attention output `[width, width]`.
+pub const VISION_OUTPUT: &str = "wo";
+/// Norm of a block of the tower, before the MLP `[width]`.
+pub const VISION_MLP_NORM: &str = "norm1";
+/// Module of a block of the tower `[inner, width]` whose output passes through GELU.
+pub const VISION_UP: &str = "mlp.fc0";
+/// Module of a block of the tower `[width, inner]`.
+pub const VISION_DOWN: &str = "mlp.fc1";
+/// Norm of each of four merged patches `[width]`.
+pub const PROJECTOR_NORM: &str = "mm_projector.pre_norm";
+/// Module `[4 · width, 4 · width]` whose output passes through GELU.
+pub const PROJECTOR_INNER: &str = "mm_projector.proj.0";
+/// Module `[hidden, 4 · width]`.
+pub const PROJECTOR_OUTER: &str = "mm_projector.proj.2";
+
+/// A norm or module of a block of the vision tower.
+pub fn vision_block(block: usize, part: &str) -> String {
+    format!("vision_tower.encoder.blocks.{block}.{part}")
+}
+
+/// Whether a module belongs to the vision tower or its projector.
+pub fn is_vision(module: &str) -> bool {
+    module.starts_with(VISION_TOWER) || module.starts_with(PROJECTOR)
+}
+
+/// The weight of a module or norm.
+pub fn weight(module: &str) -> String {
+    format!("{module}.weight")
+}
+
+/// The bias of a module or norm.
+pub fn bias(module: &str) -> String {
+    format!("{module}.bias")
+}
 
 /// A module or tensor of a layer.
 pub fn layer(layer: usize, part: &str) -> String {

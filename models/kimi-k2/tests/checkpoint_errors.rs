@@ -215,6 +215,48 @@ fn wrong_shape_and_wrong_dtype() {
 }
 
 #[test]
+fn incomplete_and_impossible_vision_towers() {
+    let broken = |change: &dyn Fn(&mut Tiny), parts: &[&str]| {
+        let mut tiny = Tiny::load();
+        change(&mut tiny);
+        line(tiny.open(), parts);
+    };
+    for name in [
+        "vision_tower.encoder.blocks.1.mlp.fc0.bias",
+        "vision_tower.patch_embed.proj.weight",
+        "mm_projector.proj.2.weight",
+    ] {
+        broken(&|tiny| drop(tiny.tensors.remove(name)), &["missing tensor", name]);
+    }
+    let shapes: &dyn Fn(&mut Tiny) = &|tiny| tiny.config["vision_config"]["init_pos_emb_height"] = json!(16);
+    broken(shapes, &["wrong shape", "pos_emb.weight", "[16, 8, 64]", "[8, 8, 64]"]);
+    for (field, value, part) in [
+        ("vt_num_attention_heads", json!(3), "found 3"),
+        ("vt_num_attention_heads", json!(32), "divides vt_hidden_size, 64"),
+        ("text_hidden_size", json!(64), "from 128 to 128"),
+        ("patch_size", json!(16), "expected 14"),
+        ("merge_type", json!("mean"), "sd2_tpool"),
+    ] {
+        broken(&|tiny| tiny.config["vision_config"][field] = value.clone(), &[field, part]);
+    }
+    let mut without = Tiny::load();
+    without.config["vision_config"] = Value::Null;
+    without.tensors.retain(|name, _| !name.starts_with("vision_tower") && !name.starts_with("mm_projector"));
+    without.open().unwrap();
+}
+
+/// K2.5's list of exceptions does not name it.
+#[test]
+fn vision_is_never_quantized() {
+    let mut tiny = Tiny::load();
+    let ignore = tiny.config["text_config"]["quantization_config"]["ignore"].as_array_mut().unwrap();
+    ignore.retain(|pattern| {
+        !pattern.as_str().unwrap().contains("vision") && !pattern.as_str().unwrap().contains("mm_")
+    });
+    tiny.open().unwrap();
+}
+
+#[test]
 fn damaged_files() {
     let tiny = Tiny::load();
     let directory = tiny.write();
@@ -397,7 +439,7 @@ fn inspection_counts_logical_parameters() {
     assert_eq!(inspection.cache_bytes_per_token(), 3 * 48 * 2);
     assert_eq!(inspection.memory_bytes(1000) - inspection.weight_bytes, 288_000);
     let table = inspection.to_string();
-    assert!(table.contains("image input is not served yet") && table.contains("int4"), "{table}");
+    assert!(table.contains("vision tower") && table.contains("int4"), "{table}");
 }
 
 proptest! {

@@ -6,4 +6,5 @@ mod golden {
     pub(crate) mod harness;
     mod paths;
     mod references;
+    mod vision;
 }

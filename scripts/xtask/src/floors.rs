@@ -31,7 +31,11 @@ const FLOORS: &[Floor] = &[
         below: &["kimi-scheduler", "kimi-tokens"],
         never: &["axum", "candle", "hyper", "tokenizers"],
     },
-    Floor { package: "kimi-k2", below: &["kimi-kernels"], never: &["axum", "hyper", "tokenizers", "tokio"] },
+    Floor {
+        package: "kimi-k2",
+        below: &["kimi-kernels", "kimi-tokens"],
+        never: &["axum", "hyper", "tokenizers", "tokio"],
+    },
     Floor {
         package: "kimi-runner",
         below: &["kimi-engine", "kimi-k2", "kimi-kernels", "kimi-scheduler", "kimi-tokens"],

@@ -15,6 +15,7 @@ fn sampler_for(sampling: Sampling, prompt: &[TokenId], logprobs: Option<usize>) 
         logprobs,
         prompt_logprobs: None,
         prompt: prompt.into(),
+        media: vec![],
         constraint: Constraint::default(),
         max_tokens: usize::MAX,
         stop_tokens: Vec::new(),

@@ -50,7 +50,7 @@ impl Player {
         let turn = &self.script.turns[chosen];
         // Without a temperature the answer is the same each time, as a model's would be.
         let seed = if new.sampling.temperature > 0.0 { new.sampling.seed } else { 0 };
-        let tokens = self.write(turn, &prompt, FakeRunner::hash(seed, &new.prompt));
+        let tokens = self.write(turn, &prompt, FakeRunner::hash_prompt(seed, new));
         let repeat_from = if turn.endless { self.after_last_marker(&tokens) } else { tokens.len() };
         let milliseconds = |own: Option<u64>, default: u64| Duration::from_millis(own.unwrap_or(default));
         let answer = FakeAnswer {

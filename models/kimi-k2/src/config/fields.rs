@@ -82,15 +82,6 @@ impl<'a> Fields<'a> {
         Ok(texts.unwrap_or_default())
     }
 
-    /// A list of numbers of a known length, or `None`.
-    pub(super) fn usizes<const N: usize>(&self, name: &str) -> Result<Option<[usize; N]>, CheckpointError> {
-        self.typed(name, &format!("a list of {N} whole numbers"), |value| {
-            let numbers: Option<Vec<usize>> =
-                value.as_array()?.iter().map(|n| n.as_u64()?.try_into().ok()).collect();
-            numbers?.try_into().ok()
-        })
-    }
-
     /// Token ids: one, a list, or none. Negative ids mean "no such token" and are dropped.
     pub(super) fn token_ids(&self, name: &str) -> Result<Vec<u32>, CheckpointError> {
         let ids = self.typed(name, "a token id or a list of token ids", |value| {

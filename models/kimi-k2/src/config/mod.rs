@@ -166,10 +166,13 @@ impl ModelConfig {
         let n_routed_experts = text.usize_or("n_routed_experts", 0)?;
         // What only an MoE model has must be there when there are experts, and may be absent when there are none.
         let moe = |name: &str| if n_routed_experts > 0 { text.usize(name) } else { text.usize_or(name, 0) };
+        let hidden_size = text.usize("hidden_size")?;
+        let vision = top.object("vision_config")?;
+        let vision = vision.map(|fields| VisionConfig::read(&fields, hidden_size)).transpose()?;
         let config = Self {
             model_type,
             vocab_size: text.usize("vocab_size")?,
-            hidden_size: text.usize("hidden_size")?,
+            hidden_size,
             num_layers: text.usize("num_hidden_layers")?,
             first_k_dense_replace: moe("first_k_dense_replace")?,
             moe_layer_freq: text.usize_or("moe_layer_freq", 1)?,
@@ -205,7 +208,7 @@ impl ModelConfig {
             pad_token_id: either("pad_token_id")?,
             media_placeholder_token_id: either("media_placeholder_token_id")?,
             quantization,
-            vision: top.object("vision_config")?.map(|fields| VisionConfig::read(&fields)).transpose()?,
+            vision,
         };
         validate::check(&config, text)?;
         Ok(config)

@@ -4,8 +4,8 @@ use super::{ModelConfig, fields::Fields};
 use crate::CheckpointError;
 
 /// Far above any model of this family; keeps sums and products of sizes far below the range of `usize`.
-const MAX_WIDTH: usize = 1 << 24;
-const MAX_LAYERS: usize = 4096;
+pub(super) const MAX_WIDTH: usize = 1 << 24;
+pub(super) const MAX_LAYERS: usize = 4096;
 const MAX_EXPERTS: usize = 1 << 16;
 
 /// Checks `config`, read from `fields`, and complains about the first impossible value.
@@ -83,7 +83,7 @@ fn check_experts(config: &ModelConfig, fields: &Fields<'_>) -> Result<(), Checkp
     Ok(())
 }
 
-fn within(
+pub(super) fn within(
     fields: &Fields<'_>,
     name: &str,
     value: usize,
@@ -96,7 +96,7 @@ fn within(
     Err(fields.impossible(name, format!("a number from {min} to {max}"), value))
 }
 
-fn positive(fields: &Fields<'_>, name: &str, value: f64) -> Result<(), CheckpointError> {
+pub(super) fn positive(fields: &Fields<'_>, name: &str, value: f64) -> Result<(), CheckpointError> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }

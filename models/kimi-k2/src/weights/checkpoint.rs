@@ -128,7 +128,15 @@ impl Checkpoint {
     /// # Errors
     /// There is no such tensor, it has another length or is not of floating-point numbers, or one is not finite.
     pub fn vector_f32(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
-        let found = self.find_shaped(name, &[len])?;
+        self.numbers_f32(name, &[len])
+    }
+
+    /// The tensor `name`, a small one, as f32 in row-major order.
+    ///
+    /// # Errors
+    /// As [`vector_f32`](Self::vector_f32).
+    pub fn numbers_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let found = self.find_shaped(name, shape)?;
         let dtype = self.dense_dtype(name, &found)?;
         self.check_finite(name, &found, dtype)?;
         Ok(widen(dtype, &found.bytes()))
@@ -254,8 +262,8 @@ impl Checkpoint {
         let mut first: Option<CheckpointError> = None;
         required::for_each(&self.config, |required| {
             let result = match required {
-                Required::Vector { tensor, len } => self
-                    .find_shaped(&tensor, &[len])
+                Required::Dense { tensor, shape } => self
+                    .find_shaped(&tensor, &shape)
                     .and_then(|found| self.dense_dtype(&tensor, &found))
                     .map(|_| ()),
                 Required::Linear { module, .. }

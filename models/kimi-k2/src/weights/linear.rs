@@ -104,9 +104,27 @@ impl Checkpoint {
         Ok(Weight { out_features, in_features, data })
     }
 
+    /// The weight of a convolution over `window`, as a linear layer from all its numbers. Nothing is copied.
+    ///
+    /// # Errors
+    /// The tensor is missing or has another shape, or a dtype other than bf16, f16 and f32.
+    pub fn convolution(
+        &self,
+        module: &str,
+        out_features: usize,
+        window: [usize; 3],
+    ) -> Result<Weight, CheckpointError> {
+        let name = names::weight(module);
+        let [channels, height, width] = window;
+        let found = self.find_shaped(&name, &[out_features, channels, height, width])?;
+        let data = WeightData::Dense { dtype: self.dense_dtype(&name, &found)?, bytes: found.bytes() };
+        Ok(Weight { out_features, in_features: window.iter().product(), data })
+    }
+
     fn configured(&self, module: &str) -> Configured {
-        // The router and the embedding are no linear layers in the code that wrote these checkpoints.
-        if module == names::EMBED_TOKENS || module.ends_with(names::ROUTER) {
+        // The router and the embedding are no linear layers in the code that wrote these checkpoints. The vision tower is never
+        // quantized, though K2.5 does not list it among the exceptions.
+        if module == names::EMBED_TOKENS || module.ends_with(names::ROUTER) || names::is_vision(module) {
             return Configured::Dense;
         }
         let stored = self.stored_name(module);

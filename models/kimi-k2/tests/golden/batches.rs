@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use kimi_k2::{AttentionForm, Batch, CacheDtype, KvPool, ModelError, SequenceSpan};
+use candle_core::{DType, Device, Tensor};
+use kimi_k2::{AttentionForm, Batch, CacheDtype, FeatureRows, KvPool, ModelError, SequenceSpan};
 
 use super::harness::{Sequence, advance, load, models};
 
@@ -16,6 +17,7 @@ fn batch(token_ids: &[u32], spans: &[(std::ops::Range<usize>, usize, &[u32])], s
         token_ids: token_ids.to_vec(),
         spans: spans.iter().map(span).collect(),
         sample_rows: sample_rows.to_vec(),
+        features: vec![],
     }
 }
 
@@ -34,6 +36,33 @@ fn impossible_batches_are_refused_by_name() {
         (batch(&[1], &[(0..1, 0, &[0])], &[1]), "sampled row 1 of 1"),
     ];
     for (batch, message) in cases {
+        let error = model.forward(&batch, &mut kv).unwrap_err();
+        assert!(matches!(error, ModelError::Batch(_)) && error.to_string().contains(message), "{error}");
+    }
+}
+
+#[test]
+fn impossible_features_are_refused_by_name() {
+    let model = load(&models().join("golden/tiny-int4"), AttentionForm::Auto);
+    let mut kv = KvPool::new(model.config(), 4, 2, CacheDtype::F32).unwrap();
+    let features = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    let good = features(&[3, 128], DType::F32);
+    let cases: [(&[_], &str); 6] = [
+        (&[(1..1, good.clone(), 0)], "rows 1..1"),
+        (&[(2..4, good.clone(), 0)], "rows 2..4 of 3"),
+        (&[(0..2, good.clone(), 0), (1..2, good.clone(), 0)], "rows 1..2 of 3, where 2 is next"),
+        (&[(0..2, good, 2)], "features 2..4"),
+        (&[(0..2, features(&[3, 64], DType::F32), 0)], "not of F32 [3, 64]"),
+        (&[(0..2, features(&[3, 128], DType::BF16), 0)], "not of BF16"),
+    ];
+    for (rows, message) in cases {
+        let mut batch = batch(&[1, 2, 3], &[(0..3, 0, &[0, 1])], &[]);
+        let feature_rows = |(rows, features, first): &(std::ops::Range<usize>, Tensor, usize)| FeatureRows {
+            rows: rows.clone(),
+            features: features.clone(),
+            first: *first,
+        };
+        batch.features = rows.iter().map(feature_rows).collect();
         let error = model.forward(&batch, &mut kv).unwrap_err();
         assert!(matches!(error, ModelError::Batch(_)) && error.to_string().contains(message), "{error}");
     }

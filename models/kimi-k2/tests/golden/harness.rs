@@ -112,6 +112,7 @@ pub(crate) fn recorded_forward(model: &KimiModel, ids: &[u32]) -> (Tensor, Recor
         token_ids: ids.to_vec(),
         spans: vec![SequenceSpan { rows, start: 0, block_table: [0].into() }],
         sample_rows: (0..ids.len() as u32).collect(),
+        features: vec![],
     };
     let mut taps = Recorded::default();
     (model.forward_with_taps(&batch, &mut kv, &mut taps).unwrap(), taps)
