@@ -32,11 +32,23 @@ pub fn prepare_image(bytes: &[u8], budget: &mut MediaBudget) -> Result<Arc<Mediu
     let grid = fit.grid(1);
     budget.take(grid, 1, 1)?;
     budget.take_pixels(width, height)?;
+    if format == ImageFormat::Jpeg && is_cut_off(bytes) {
+        return Err(MediaError::BrokenImage { format: name });
+    }
     decoder.set_limits(limits()).map_err(broken)?;
     let image = to_rgb(DynamicImage::from_decoder(decoder).map_err(broken)?);
     let mut pixels = Vec::new();
     fit.append(image, &mut pixels);
     Ok(Arc::new(patches::medium(grid, pixels)))
+}
+
+/// Whether a JPEG ends inside of its last scan; the decoder would paint what is missing grey. Inside of scans, no marker can
+/// occur by chance (ITU-T T.81 § B.1.1.5).
+fn is_cut_off(jpeg: &[u8]) -> bool {
+    const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
+    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+    let scan = jpeg.windows(2).rposition(|marker| marker == START_OF_SCAN).unwrap_or(0);
+    !jpeg[scan..].windows(2).any(|marker| marker == END_OF_IMAGE)
 }
 
 /// What a decoder may take.

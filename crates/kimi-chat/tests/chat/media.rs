@@ -119,6 +119,9 @@ fn what_cannot_be_taken_is_refused_with_the_way_out() {
         assert!(refusal.ends_with(convert), "{refusal}");
     }
 
+    let photo = file("photo.jpg");
+    assert!(image(&photo[..photo.len() - 2]).starts_with("failed to decode image: the JPEG data is damaged"));
+
     // A header that promises 50,000 × 50,000 pixels: refused before anything is decoded.
     let mut bomb = file("alpha.png");
     bomb[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
