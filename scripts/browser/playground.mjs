@@ -177,7 +177,9 @@ const checks = {
     assert.deepEqual(parts.map(part => part.type).sort(), ["image_url", "text", "video_url"]);
     assert.ok(parts.find(part => part.image_url).image_url.url.startsWith("data:image/png;base64,iVBOR"));
     await page.getByRole("button", { name: "New chat" }).click();
-    await prompt.evaluate((node, clipboardData) => node.dispatchEvent(new ClipboardEvent("paste", { clipboardData })), await transfer());
+    await prompt.evaluate((node, clipboardData) => {
+      node.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+    }, await transfer());
     await page.getByRole("button", { name: "Remove dropped.png" }).waitFor();
     await page.getByRole("button", { name: "New chat" }).click();
   },

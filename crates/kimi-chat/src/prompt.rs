@@ -94,16 +94,19 @@ pub fn encode(
         match piece {
             Piece::Text(text) => encoder.text(&text),
             Piece::Marker(id) => encoder.marker(id),
-            Piece::Image(index) => match (media.next(), markers.media) {
-                (Some(PreparedMedia::Image(medium)), Some(markers)) => {
-                    encoder.medium("image", medium, markers)
-                }
-                _ => return Err(unsupported(index, "image_url")),
-            },
-            Piece::Video(index) => match (media.next(), markers.media) {
-                (Some(PreparedMedia::Video(clips)), Some(markers)) => encoder.video(clips, markers),
-                _ => return Err(unsupported(index, "video_url")),
-            },
+            Piece::Image(index) => {
+                let (Some(PreparedMedia::Image(medium)), Some(markers)) = (media.next(), markers.media)
+                else {
+                    return Err(unsupported(index, "image_url"));
+                };
+                encoder.medium("image", medium, markers);
+            }
+            Piece::Video(index) => {
+                let (Some(PreparedMedia::Video(clips)), Some(markers)) = (media.next(), markers.media) else {
+                    return Err(unsupported(index, "video_url"));
+                };
+                encoder.video(clips, markers);
+            }
         }
     }
     Ok(encoder.finish())

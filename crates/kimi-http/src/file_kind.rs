@@ -35,8 +35,8 @@ pub(crate) fn mime_type(head: &[u8], purpose: FilePurpose) -> Result<&'static st
         }
         FilePurpose::Video => (
             &VIDEOS[..],
-            "invalid video: the file is no MP4 or MOV video and no animated GIF or WebP. To convert: ffmpeg -i in -c:v libx264 -pix_fmt \
-             yuv420p out.mp4",
+            "invalid video: the file is no MP4 or MOV video and no animated GIF or WebP. To convert: ffmpeg -i in \
+             -c:v libx264 -pix_fmt yuv420p out.mp4",
         ),
     };
     found

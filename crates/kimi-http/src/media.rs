@@ -1,5 +1,5 @@
-//! Images and videos of a request: from the URLs in its messages to patches. Bytes come with the request or were uploaded; nothing
-//! is fetched.
+//! Images and videos of a request: from the URLs in its messages to patches. Bytes come with the request or were uploaded;
+//! nothing is fetched.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const MAX_DECODERS: usize = 4;
 const WAIT: Duration = Duration::from_secs(30);
 
 /// How long decoding one request's media may take.
-const DECODE: Duration = Duration::from_secs(60);
+const DECODE: Duration = Duration::from_mins(1);
 
 /// The places of those whose media are being decoded.
 pub(crate) fn decoders() -> Arc<Semaphore> {
@@ -148,7 +148,7 @@ pub(crate) fn check_url(kind: &str, url: &str) -> Result<(), ApiError> {
         String::new()
     };
     Err(ApiError::invalid(format!(
-        "Invalid request: unsupported {kind} url: {what}send the {kind} as data:{kind}/…;base64,… or upload it to /v1/files and send \
-         ms://FILE_ID"
+        "Invalid request: unsupported {kind} url: {what}send the {kind} as data:{kind}/…;base64,… or upload it to /v1/files \
+         and send ms://FILE_ID"
     )))
 }

@@ -116,8 +116,8 @@ mod tests {
             ((3000, 3000), IMAGE_LIMIT, (1794, 1794), (130, 130), 4225),
             ((4032, 3024), IMAGE_LIMIT, (2069, 1551), (148, 112), 4144),
             ((10_000, 100), IMAGE_LIMIT, (7168, 71), (512, 6), 768),
-            ((1920, 1080), super::patches::FRAME_LIMIT, (1196, 672), (86, 48), 1032),
-            ((1024, 1024), super::patches::FRAME_LIMIT, (897, 897), (66, 66), 1089),
+            ((1920, 1080), patches::FRAME_LIMIT, (1196, 672), (86, 48), 1032),
+            ((1024, 1024), patches::FRAME_LIMIT, (897, 897), (66, 66), 1089),
         ] {
             let fit = Fit::new(size.0, size.1, limit);
             assert_eq!((fit.width, fit.height), resized, "{size:?}");

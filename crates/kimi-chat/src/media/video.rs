@@ -87,14 +87,13 @@ struct Cutter<'a> {
 
 impl Cutter<'_> {
     fn add(&mut self, frame: RgbImage, budget: &mut MediaBudget) -> Result<(), MediaError> {
-        let fit = match self.fit {
-            Some(fit) => fit,
-            None => {
-                let fit = Fit::new(frame.width(), frame.height(), FRAME_LIMIT);
-                // Before the rest of a long video is decoded in vain.
-                budget.take(fit.grid(1), self.indices.len(), CLIP_FRAMES)?;
-                *self.fit.insert(fit)
-            }
+        let fit = if let Some(fit) = self.fit {
+            fit
+        } else {
+            let fit = Fit::new(frame.width(), frame.height(), FRAME_LIMIT);
+            // Before the rest of a long video is decoded in vain.
+            budget.take(fit.grid(1), self.indices.len(), CLIP_FRAMES)?;
+            *self.fit.insert(fit)
         };
         fit.append(frame, &mut self.patches);
         self.frames += 1;

@@ -59,7 +59,8 @@ async fn placeholders_are_in_the_prompt_and_in_the_usage() {
         format!("<|media_begin|>{kind}<|media_content|>{}<|media_end|>", "<|media_pad|>".repeat(count))
     };
     let prompt = format!(
-        "<|im_user|>user<|im_middle|>{}\n?{}\n00:00:00.000{}00:00:02.333{}\n<|im_end|><|im_assistant|>assistant<|im_middle|><think>",
+        "<|im_user|>user<|im_middle|>{}\n?{}\n00:00:00.000{}00:00:02.333{}\n<|im_end|>\
+         <|im_assistant|>assistant<|im_middle|><think>",
         shown("image", 2),
         shown("image", 1),
         shown("video", 6),

@@ -44,7 +44,10 @@ async fn messages_are_checked() {
                 messages(json!([user, {"role": "system", "content": [{"type": "text", "text": ""}]}])),
                 "Invalid request: the message at position 1 with role 'system' must not be empty",
             ),
-            (image("data:image/png;base64,AA=="), "Invalid request: image input is not supported by this model: it has no vision tower"),
+            (
+                image("data:image/png;base64,AA=="),
+                "Invalid request: image input is not supported by this model: it has no vision tower",
+            ),
             (
                 image("https://example.com/a.png"),
                 "Invalid request: unsupported image url: this server does not fetch remote images; send the image as \
