@@ -1,7 +1,7 @@
 // Drives the playground of the real binary in a headless Chromium. See README.md.
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -21,8 +21,8 @@ const { values: options } = parseArgs({
 });
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
-// One pixel.
-const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+const media = name => readFileSync(path.join(here, "../../crates/kimi-chat/tests/data/media", name));
+const PNG = media("one_pixel.png"), MP4 = media("reordered.mp4");
 
 /** Starts the server and waits until it is ready; returns its process and address. */
 async function serve() {
@@ -57,6 +57,13 @@ const prompt = page.getByRole("textbox", { name: "Message" });
 const last = () => log.locator("li.assistant").last();
 const ask = async text => { await prompt.fill(text); await prompt.press("Enter"); };
 const idle = () => page.getByRole("button", { name: "Send", exact: true }).waitFor();
+
+/** A picture and a clip, as the system hands them over. */
+const transfer = () => page.evaluateHandle(files => {
+  const transfer = new DataTransfer();
+  for (const [name, type, bytes] of files) transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+  return transfer;
+}, [["dropped.png", "image/png", [...PNG]], ["clip.mp4", "video/mp4", [...MP4]]]);
 
 const checks = {
   async "the policy is strict and the page small"() {
@@ -153,22 +160,41 @@ const checks = {
     await page.locator("#files").setInputFiles({ name: "dot.png", mimeType: "image/png", buffer: PNG });
     await page.getByRole("img", { name: "dot.png" }).waitFor();
     await page.getByRole("button", { name: "Remove dot.png" }).click();
-    const data = await page.evaluateHandle(bytes => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
-      transfer.items.add(new File([new Uint8Array(4)], "clip.mp4", { type: "video/mp4" }));
-      return transfer;
-    }, [...PNG]);
-    await page.dispatchEvent("body", "drop", { dataTransfer: data });
+    await page.dispatchEvent("body", "drop", { dataTransfer: await transfer() });
     await page.getByRole("button", { name: "Remove clip.mp4" }).waitFor();
     await page.getByRole("button", { name: "Remove dropped.png" }).waitFor();
     await shot("media");
+    await page.getByRole("button", { name: "Code" }).click();
+    const code = await page.getByRole("tabpanel").textContent();
+    assert.match(code, /"data:video\/mp4;base64,\S{24}… \(Copy takes all of it\)/);
+    await page.getByRole("button", { name: "Close" }).last().click();
+    const problems = await log.getByRole("alert").count();
     await ask("What is this?");
     await idle();
+    assert.equal(await log.getByRole("alert").count(), problems, "the server takes them");
+    assert.match(await last().locator(".meta").textContent(), /\d+ in the prompt/);
     const parts = bodies.at(-1).messages.at(-1).content;
     assert.deepEqual(parts.map(part => part.type).sort(), ["image_url", "text", "video_url"]);
     assert.ok(parts.find(part => part.image_url).image_url.url.startsWith("data:image/png;base64,iVBOR"));
     await page.getByRole("button", { name: "New chat" }).click();
+    await prompt.evaluate((node, clipboardData) => {
+      node.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+    }, await transfer());
+    await page.getByRole("button", { name: "Remove dropped.png" }).waitFor();
+    await page.getByRole("button", { name: "New chat" }).click();
+  },
+  async "a model that sees nothing is not shown anything"() {
+    const blind = { id: "blind", context_length: 4096, supports_image_in: false, supports_video_in: false };
+    await page.route("**/v1/models", route => route.fulfill({ json: { data: [blind] } }));
+    await page.goto(url);
+    await page.getByText("This model takes text only.").waitFor();
+    assert.ok(await page.getByRole("button", { name: "Add media" }).isDisabled());
+    await page.dispatchEvent("body", "drop", { dataTransfer: await transfer() });
+    await page.getByRole("alert").filter({ hasText: "This model takes no images" }).waitFor();
+    assert.equal(await page.locator("#attached li").count(), 0);
+    await page.unroute("**/v1/models");
+    await page.goto(url);
+    await page.getByText("kimi-fake").first().waitFor();
   },
   async "the keyboard reaches everything, in order"() {
     await page.locator(".skip").focus();

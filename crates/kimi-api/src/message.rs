@@ -120,14 +120,14 @@ pub enum Part {
         /// The text.
         text: String,
     },
-    /// An image.
+    /// An image: PNG, JPEG, WebP, GIF (its first picture) or BMP.
     ImageUrl {
-        /// A `data:` URL or a file reference.
+        /// A `data:` URL or `ms://ID` of an upload.
         image_url: MediaUrl,
     },
-    /// A video.
+    /// A video: H.264 in MP4 or MOV, or an animated GIF or WebP.
     VideoUrl {
-        /// A `data:` URL or a file reference.
+        /// A `data:` URL or `ms://ID` of an upload.
         video_url: MediaUrl,
     },
     /// A kind of part this API does not know, or a known kind without its own key; the request is refused with the
@@ -149,12 +149,16 @@ pub struct MediaUrl {
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct WirePart {
+    /// `text`, `image_url` or `video_url`; the key of this name has the rest.
     #[serde(rename = "type", deserialize_with = "null_as_default")]
     kind: String,
+    /// Text. Several text parts join without a separator.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// An image: PNG, JPEG, WebP, GIF (its first picture) or BMP, of whatever type the URL says it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_url: Option<MediaUrl>,
+    /// A video: H.264 in MP4 or MOV, or an animated GIF or WebP.
     #[serde(skip_serializing_if = "Option::is_none")]
     video_url: Option<MediaUrl>,
 }

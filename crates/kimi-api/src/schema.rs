@@ -34,10 +34,13 @@ impl JsonSchema for MediaUrl {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"anyOf": [
-            {"type": "string"},
-            {"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]},
-        ]})
+        let url = json_schema!({
+            "type": "string",
+            "description": "`data:image/png;base64,…`, or `ms://ID` of an uploaded file. Nothing is fetched.",
+            "pattern": "^([Dd][Aa][Tt][Aa]:|ms://)",
+        });
+        let object = json_schema!({"type": "object", "properties": {"url": url}, "required": ["url"]});
+        json_schema!({"anyOf": [url, object]})
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a prompt is made from, and in which state the model's answer to it begins.
 
-use kimi_api::{ChatMessage, Content, Role, Tool};
+use kimi_api::{ChatMessage, Content, MediaUrl, Part, Role, Tool};
 
 /// A validated conversation with its switches resolved to the template's variables.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,25 @@ pub enum OutputStart {
     Content,
 }
 
+/// An image or a video of a message, as the client refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaPart<'a> {
+    /// An image.
+    Image(&'a MediaUrl),
+    /// A video.
+    Video(&'a MediaUrl),
+}
+
 impl Conversation {
+    /// The images and videos of all messages, whoever said them, in the order in which the prompt has them.
+    pub fn media(&self) -> impl Iterator<Item = MediaPart<'_>> {
+        self.messages.iter().flat_map(parts).filter_map(|part| match part {
+            Part::ImageUrl { image_url } => Some(MediaPart::Image(image_url)),
+            Part::VideoUrl { video_url } => Some(MediaPart::Video(video_url)),
+            Part::Text { .. } | Part::Other { .. } => None,
+        })
+    }
+
     /// Where the output begins: inside the reasoning, unless thinking is off or a partial message is past it.
     pub fn output_start(&self) -> OutputStart {
         let in_content = match self.partial() {
@@ -79,4 +97,12 @@ impl Conversation {
 /// Whether a message says something.
 pub(crate) fn has_content(message: &ChatMessage) -> bool {
     message.content.as_ref().is_some_and(|content: &Content| !content.is_empty())
+}
+
+/// The parts of a message that has parts.
+fn parts(message: &ChatMessage) -> &[Part] {
+    match &message.content {
+        Some(Content::Parts(parts)) => parts,
+        Some(Content::Text(_)) | None => &[],
+    }
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod conversation;
+mod media;
 mod output_parser;
 mod prompt;
 mod python_text;
@@ -11,7 +12,8 @@ mod tool_call_ids;
 mod tool_declarations;
 mod vocabulary;
 
-pub use conversation::{Conversation, OutputStart};
+pub use conversation::{Conversation, MediaPart, OutputStart};
+pub use media::{Clip, MediaBudget, MediaError, PreparedMedia, prepare_image, prepare_video};
 pub use output_parser::{
     OutputEvent, OutputParser, ParsedOutcome, ParserOptions, PlainParser, TokenRole, ToolSignature,
 };

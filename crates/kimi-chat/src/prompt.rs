@@ -2,20 +2,23 @@
 //! off. So the prompt is what the checkpoint's chat template renders, and no text can forge a marker.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use kimi_api::{Arguments, ChatMessage, Content, Part, Role};
-use kimi_tokens::{EncodedPrompt, TokenId};
+use kimi_tokens::{EncodedPrompt, Medium, PromptMedium, TokenId};
 use serde_json::Value;
 
 use crate::conversation::has_content;
 use crate::python_text::{self, Separators};
-use crate::{Conversation, Markers, Vocabulary, tool_call_ids, tool_declarations};
+use crate::{
+    Clip, Conversation, Markers, MediaMarkers, PreparedMedia, Vocabulary, tool_call_ids, tool_declarations,
+};
 
 /// Why a conversation has no prompt. Every text can be shown to the client; all are the request's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
-    /// Images and video have no tokens yet.
-    #[error("message {index} has a part of type {kind}; this server takes text only: remove the part")]
+    /// There is no medium for the part, or no place for it in the vocabulary.
+    #[error("message {index} has a part of type {kind}, but only text is taken here: remove the part")]
     MediaUnsupported {
         /// Of the message, from 0.
         index: usize,
@@ -73,31 +76,90 @@ enum Piece<'a> {
     Video(usize),
 }
 
-/// Hop 3 of 9. The prompt of a conversation.
+/// Hop 3 of 9. The prompt of a conversation; `media` are its [`Conversation::media`] in their order, prepared.
 ///
 /// The ids are those of the checkpoint's rendered chat template, if no text in it spells a special token; where one
-/// does, it stays text here. Runs of text between markers are encoded as one, as the reference does.
+/// does, it stays text here. Runs of text between markers are encoded as one, as the reference does. A medium takes as many
+/// placeholders as the vision tower gives vectors for it.
 pub fn encode(
     conversation: &Conversation,
+    media: &[PreparedMedia],
     vocabulary: &Vocabulary,
     markers: &Markers,
 ) -> Result<EncodedPrompt, PromptError> {
-    let mut tokens = Vec::new();
-    let mut run = String::new();
+    let mut encoder = Encoder { vocabulary, prompt: EncodedPrompt::default(), run: String::new() };
+    let mut media = media.iter();
+    let unsupported = |index, kind| PromptError::MediaUnsupported { index, kind };
     for piece in pieces(conversation, markers)? {
         match piece {
-            Piece::Text(text) => run.push_str(&text),
-            Piece::Marker(id) => {
-                tokens.extend(vocabulary.encode_text(&run));
-                run.clear();
-                tokens.push(id);
+            Piece::Text(text) => encoder.text(&text),
+            Piece::Marker(id) => encoder.marker(id),
+            Piece::Image(index) => {
+                let (Some(PreparedMedia::Image(medium)), Some(markers)) = (media.next(), markers.media)
+                else {
+                    return Err(unsupported(index, "image_url"));
+                };
+                encoder.medium("image", medium, markers);
             }
-            Piece::Image(index) => return Err(PromptError::MediaUnsupported { index, kind: "image_url" }),
-            Piece::Video(index) => return Err(PromptError::MediaUnsupported { index, kind: "video_url" }),
+            Piece::Video(index) => {
+                let (Some(PreparedMedia::Video(clips)), Some(markers)) = (media.next(), markers.media) else {
+                    return Err(unsupported(index, "video_url"));
+                };
+                encoder.video(clips, markers);
+            }
         }
     }
-    tokens.extend(vocabulary.encode_text(&run));
-    Ok(tokens.into())
+    Ok(encoder.finish())
+}
+
+/// Appends pieces to a prompt.
+struct Encoder<'a> {
+    vocabulary: &'a Vocabulary,
+    prompt: EncodedPrompt,
+    /// Text that was not encoded yet, since more may follow.
+    run: String,
+}
+
+impl Encoder<'_> {
+    fn text(&mut self, text: &str) {
+        self.run.push_str(text);
+    }
+
+    fn marker(&mut self, id: TokenId) {
+        self.prompt.tokens.extend(self.vocabulary.encode_text(&self.run));
+        self.run.clear();
+        self.prompt.tokens.push(id);
+    }
+
+    fn medium(&mut self, kind: &str, medium: &Arc<Medium>, markers: MediaMarkers) {
+        self.marker(markers.begin);
+        self.text(kind);
+        self.marker(markers.content);
+        let start = self.prompt.tokens.len();
+        let positions = start..start + medium.grid.tokens();
+        self.prompt.tokens.resize(positions.end, markers.pad);
+        self.prompt.media.push(PromptMedium { positions, medium: Arc::clone(medium) });
+        self.marker(markers.end);
+    }
+
+    fn video(&mut self, clips: &[Clip], markers: MediaMarkers) {
+        for clip in clips {
+            self.text(&timestamp(clip.start));
+            self.medium("video", &clip.medium, markers);
+        }
+    }
+
+    fn finish(mut self) -> EncodedPrompt {
+        self.prompt.tokens.extend(self.vocabulary.encode_text(&self.run));
+        self.prompt
+    }
+}
+
+/// `hh:mm:ss.fff`, cut off to milliseconds, as a clock shows it: after a day it begins again.
+fn timestamp(seconds: f64) -> String {
+    let whole = seconds as u64;
+    let (hours, minutes) = (whole / 3600 % 24, whole / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}", whole % 60, (seconds.fract() * 1000.0) as u64)
 }
 
 /// The same prompt as text, markers by name and media as the template's placeholders: for people and for tests.

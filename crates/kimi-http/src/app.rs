@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower_http::cors::CorsLayer;
 
@@ -16,7 +16,7 @@ use crate::state::{ReadyService, ServerState};
 use crate::tenancy::{Tenancy, TenantKey};
 use crate::{
     AllowedHosts, ApiError, ApiKeys, Contract, FileLimits, Limits, LoadProgress, Policy, Service, auth, gate,
-    paced_body, routes, telemetry,
+    media, paced_body, routes, telemetry,
 };
 
 /// Renders all metrics in Prometheus' text format; the recorder belongs to the binary.
@@ -78,6 +78,7 @@ struct Inner {
     started: Instant,
     running: TaskTracker,
     files: FileStore,
+    decoders: Arc<Semaphore>,
     tenancy: Tenancy,
 }
 
@@ -90,7 +91,8 @@ impl App {
         let policy = Policy::of(config.contract);
         let files = FileStore::new(config.files);
         let tenancy = Tenancy::new(config.prefix_cache, config.cache_secret);
-        Self(Arc::new(Inner { config, policy, state, started, running: TaskTracker::new(), files, tenancy }))
+        let (running, decoders) = (TaskTracker::new(), media::decoders());
+        Self(Arc::new(Inner { config, policy, state, started, running, files, decoders, tenancy }))
     }
 
     /// Says how far loading is; `/health` repeats it.
@@ -159,6 +161,11 @@ impl App {
 
     pub(crate) fn files(&self) -> &FileStore {
         &self.0.files
+    }
+
+    /// Places to decode media at.
+    pub(crate) fn decoders(&self) -> &Arc<Semaphore> {
+        &self.0.decoders
     }
 
     pub(crate) fn started(&self) -> Instant {

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use kimi_api::{ErrorBody, ErrorDetail};
-use kimi_chat::PromptError;
+use kimi_chat::{MediaError, PromptError};
 use kimi_engine::{EngineFailure, SubmitError};
 
 /// Seconds after which a client may try again when the model is loading or the server stops.
@@ -156,6 +156,14 @@ impl ApiError {
             SubmitError::TooLong { prompt_tokens, .. } => Self::context_overflow(context, *prompt_tokens),
             SubmitError::Empty => Self::invalid("Invalid request: the prompt is empty"),
             SubmitError::Media(why) => Self::invalid(format!("Invalid request: {why}")),
+        }
+    }
+
+    /// An image or a video is not taken. `context` is the most tokens a prompt and its answer may have.
+    pub(crate) fn from_media(error: &MediaError, context: usize) -> Self {
+        match error {
+            MediaError::TooManyTokens { tokens, .. } => Self::context_overflow(context, *tokens),
+            error => Self::invalid(format!("Invalid request: {error}")),
         }
     }
 

@@ -7,18 +7,10 @@ use crate::ApiError;
 /// Bytes from the start of a file that tell what it is.
 pub(crate) const HEAD_BYTES: usize = 8192;
 
-const IMAGES: [&str; 6] = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/heif"];
-const VIDEOS: [&str; 9] = [
-    "video/mp4",
-    "video/x-m4v",
-    "video/mpeg",
-    "video/quicktime",
-    "video/x-msvideo",
-    "video/x-flv",
-    "video/webm",
-    "video/x-ms-wmv",
-    "video/3gpp",
-];
+const IMAGES: [&str; 5] = ["image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"];
+/// Containers; what is in them shows when they are decoded.
+const VIDEOS: [&str; 6] =
+    ["video/mp4", "video/x-m4v", "video/quicktime", "video/3gpp", "image/gif", "image/webp"];
 
 /// `purpose` as sent.
 pub(crate) fn purpose(name: &str) -> Result<FilePurpose, ApiError> {
@@ -39,11 +31,13 @@ pub(crate) fn mime_type(head: &[u8], purpose: FilePurpose) -> Result<&'static st
     };
     let (known, refusal) = match purpose {
         FilePurpose::Image => {
-            (&IMAGES[..], "invalid image: the file is no PNG, JPEG, WebP, GIF, BMP, HEIC or HEIF image")
+            (&IMAGES[..], "invalid image: the file is no PNG, JPEG, WebP, GIF or BMP image")
         }
-        FilePurpose::Video => {
-            (&VIDEOS[..], "invalid video: the file is no MP4, MPEG, MOV, AVI, FLV, WebM, WMV or 3GPP video")
-        }
+        FilePurpose::Video => (
+            &VIDEOS[..],
+            "invalid video: the file is no MP4 or MOV video and no animated GIF or WebP. To convert: ffmpeg -i in \
+             -c:v libx264 -pix_fmt yuv420p out.mp4",
+        ),
     };
     found
         .filter(|mime_type| known.contains(mime_type))

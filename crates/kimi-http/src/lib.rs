@@ -19,6 +19,7 @@ mod guidance;
 mod json_body;
 mod json_depth;
 mod limits;
+mod media;
 pub mod metrics;
 mod model_names;
 mod openapi;

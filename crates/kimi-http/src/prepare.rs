@@ -10,10 +10,11 @@ use kimi_engine::{CacheScope, Constraint, GenerateRequest, GuideSource, Sampling
 use kimi_guide::{CutFlag, GuidedAnswer};
 use kimi_tokens::{EncodedPrompt, TokenId};
 
+use crate::auth::Caller;
 use crate::guidance::{self, Setting};
 use crate::state::ReadyService;
 use crate::validate::{ChatJob, Prompt, PromptReport, RawPrompt, Stops};
-use crate::{ApiError, blocking};
+use crate::{ApiError, App, blocking, media};
 
 /// A job whose prompt is encoded and fits. From it come as many generations as the job has choices.
 pub(crate) struct Prepared {
@@ -36,6 +37,16 @@ pub(crate) struct Prepared {
     pub(crate) return_token_ids: bool,
 }
 
+/// What it takes to make prompts for somebody.
+#[derive(Clone, Copy)]
+pub(crate) struct Desk<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) service: &'a ReadyService,
+    /// Whose uploads may be looked at.
+    pub(crate) caller: Caller,
+    pub(crate) request_id: &'a str,
+}
+
 /// How the answer is read.
 #[derive(Clone)]
 enum Reading {
@@ -47,11 +58,8 @@ enum Reading {
 
 impl Prepared {
     /// Encodes the prompt, off the threads that serve everybody else. After this only the model can fail.
-    pub(crate) async fn encode(
-        job: ChatJob,
-        service: &ReadyService,
-        request_id: &str,
-    ) -> Result<Self, ApiError> {
+    pub(crate) async fn encode(job: ChatJob, desk: Desk<'_>) -> Result<Self, ApiError> {
+        let Desk { service, request_id, .. } = desk;
         let Stops { strings, token_ids, included, ignore_eos } = job.stops;
         let reading = match &job.prompt {
             Prompt::Chat(conversation) => {
@@ -65,7 +73,7 @@ impl Prepared {
             Prompt::Chat(conversation) => Some(Setting::of(conversation, job.one_tool_call)),
             Prompt::Raw { .. } => None,
         };
-        let prompt = encode(job.prompt, service, request_id).await?;
+        let prompt = encode(job.prompt, desk).await?;
         let limits = service.engine.limits();
         let prompt_tokens = prompt.tokens.len();
         if prompt_tokens > limits.max_prompt_tokens {
@@ -154,20 +162,20 @@ impl Prepared {
     }
 }
 
-/// The prompt as tokens.
-pub(crate) async fn encode(
-    prompt: Prompt,
-    service: &ReadyService,
-    request_id: &str,
-) -> Result<EncodedPrompt, ApiError> {
-    let (vocabulary, markers) = (Arc::clone(&service.vocabulary), service.markers);
-    let encoding = move || match prompt {
+/// The prompt as tokens and media.
+pub(crate) async fn encode(prompt: Prompt, desk: Desk<'_>) -> Result<EncodedPrompt, ApiError> {
+    const FAILED: &str = "The prompt could not be built";
+    let (vocabulary, markers) = (Arc::clone(&desk.service.vocabulary), desk.service.markers);
+    match prompt {
         Prompt::Chat(conversation) => {
-            kimi_chat::encode(&conversation, &vocabulary, &markers).map_err(ApiError::from)
+            let (conversation, media) = media::prepare(conversation, desk).await?;
+            let encoding = move || Ok(kimi_chat::encode(&conversation, &media, &vocabulary, &markers)?);
+            blocking::run(desk.request_id, FAILED, encoding).await
         }
-        Prompt::Raw { prompt, .. } => encode_raw(prompt, &vocabulary),
-    };
-    blocking::run(request_id, "The prompt could not be built", encoding).await
+        Prompt::Raw { prompt, .. } => {
+            blocking::run(desk.request_id, FAILED, move || encode_raw(prompt, &vocabulary)).await
+        }
+    }
 }
 
 fn encode_raw(prompt: RawPrompt, vocabulary: &Vocabulary) -> Result<EncodedPrompt, ApiError> {

@@ -61,6 +61,8 @@ pub struct ModelCard {
     pub owned_by: String,
     /// When it was loaded, in seconds since 1970.
     pub created: u64,
+    /// Whether it sees images and videos.
+    pub vision: bool,
 }
 
 /// A [`Service`] with what is derived from it once.

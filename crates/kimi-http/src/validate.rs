@@ -163,6 +163,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`, whatever the model's name.
     pub(crate) reasoning_alias: bool,
+    /// Whether the model sees images and videos.
+    pub(crate) vision: bool,
 }
 
 /// Hop 2 of 9. Checks a request and fills in its defaults.
@@ -172,7 +174,7 @@ pub(crate) struct Rules<'a> {
 /// read; the length of the prompt after, where it is encoded.
 pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Result<ChatJob, ApiError> {
     let mut notices = Notices::default();
-    messages::check(&request.messages)?;
+    messages::check(&request.messages, rules.vision)?;
     messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, rules.policy, &mut notices)?;
     if thinking.enabled {
@@ -228,11 +230,16 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
 }
 
 /// The conversation a chat request describes, by the same rules as over HTTP: for looking at prompts without a server.
+/// `vision` says whether the model sees images and videos.
 ///
 /// # Errors
 /// What the server would answer to these messages, thinking switches or tools.
-pub fn conversation_of(mut request: ChatCompletionRequest, policy: Policy) -> Result<Conversation, ApiError> {
-    messages::check(&request.messages)?;
+pub fn conversation_of(
+    mut request: ChatCompletionRequest,
+    policy: Policy,
+    vision: bool,
+) -> Result<Conversation, ApiError> {
+    messages::check(&request.messages, vision)?;
     messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, policy, &mut Notices::default())?;
     let tools = tools::take_declared(&mut request, policy)?;

@@ -26,7 +26,7 @@ pub(crate) async fn answer(
     args: &AnswerArgs,
     mut speak: impl FnMut(&OutputEvent) -> io::Result<()>,
 ) -> Result<Answer> {
-    let prompt = kimi_chat::encode(conversation, &loaded.vocabulary, &loaded.markers)?;
+    let prompt = kimi_chat::encode(conversation, &[], &loaded.vocabulary, &loaded.markers)?;
     let options = ParserOptions::for_conversation(conversation, StopStrings::default());
     let mut parser = OutputParser::new(loaded.vocabulary.clone(), loaded.markers, options);
     let room = loaded.engine.limits().max_context.saturating_sub(prompt.tokens.len());

@@ -34,7 +34,7 @@ pub(crate) fn load(model: &ModelArgs, engine: &EngineArgs, source: &str) -> Resu
     let runner = FakeRunner::playing(move |new| player.answer(new));
     let (engine, thread) = kimi_engine::start(config(engine), Box::new(runner));
     tracing::warn!(script = source, "no model is loaded: answers are scripted");
-    Ok(Loaded { name: NAME.to_owned(), engine, thread, vocabulary, markers })
+    Ok(Loaded { name: NAME.to_owned(), engine, thread, vocabulary, markers, vision: true })
 }
 
 fn read(path: &str) -> Result<Script> {

@@ -35,6 +35,8 @@ pub(crate) struct Loaded {
     pub(crate) thread: EngineThread,
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) markers: Markers,
+    /// Whether it sees images and videos.
+    pub(crate) vision: bool,
 }
 
 /// A model that answers in the terminal, with the runtime its answers are awaited on.
@@ -123,6 +125,7 @@ pub(crate) fn load(
         vocabulary.len(),
         model_config.vocab_size
     );
+    let vision = model_config.vision.is_some();
     let max_context = context(engine, model_config.max_position_embeddings)?;
     let phase = format!("loading {name}");
     let max_sequences = engine.max_sequences.get();
@@ -153,7 +156,7 @@ pub(crate) fn load(
     };
     let config = EngineConfig { scheduler, max_waiting: engine.queue };
     let (engine, thread) = kimi_engine::start(config, Box::new(runner));
-    Ok(Loaded { name, engine, thread, vocabulary, markers })
+    Ok(Loaded { name, engine, thread, vocabulary, markers, vision })
 }
 
 /// Whether and when tokens are computed that may turn out wrong.

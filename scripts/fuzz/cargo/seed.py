@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Writes the inputs the fuzzers begin with into corpus/: one good request of each kind, outputs and formats of every form."""
 
+import base64
 import hashlib
 import json
 import pathlib
 import struct
 
 HERE = pathlib.Path(__file__).resolve().parent
+MEDIA = HERE.parents[2] / "crates/kimi-chat/tests/data/media"
 SCHEMAS = HERE.parents[2] / "crates/kimi-guide/tests/schemas.json"
 
 CALL = {"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": '{"a":"b"}'}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "enum": ["b"]}}, "required": ["a"]}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "strict": True, "parameters": SCHEMA}}
+PIXEL = base64.b64encode((MEDIA / "one_pixel.png").read_bytes()).decode()
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 MESSAGES = [
     {"role": "system", "content": "s"},
     {"role": "user", "name": "u", "content": [{"type": "text", "text": "t"}]},
@@ -57,6 +61,7 @@ REQUESTS = [
     (0, {"model": "k", "messages": MESSAGES[:2], "structured_outputs": {"regex": "[a-z]{1,9}"}, "enable_thinking": False}),
     (0, {"model": "k", "messages": MESSAGES[:2], "structured_outputs": {"choice": ["a", "b"]}, "reasoning_effort": "none"}),
     (0, {"model": "k", "messages": MESSAGES[:2], "tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False}),
+    (0, {"model": "k", "messages": [{"role": "user", "content": [IMAGE, {"type": "video_url", "video_url": "ms://file-0"}]}]}),
     (1, TEXT), (1, TEXT | {"stream": False, "prompt": "p"}),
     (2, MESSAGE), (2, MESSAGE | {"stream": True, "tool_choice": {"type": "auto"}}), (3, MESSAGE),
     (4, RESPONSE), (4, {"model": "k", "input": "t"}),
@@ -81,6 +86,9 @@ for kind, text in FORMATS:
     write("formats", bytes([kind, 15]) + text.encode())
 for schema in json.loads(SCHEMAS.read_text()):
     write("formats", bytes([0, 15]) + json.dumps(schema["schema"], separators=(",", ":")).encode())
+for path in sorted(MEDIA.iterdir()):
+    if path.suffix not in (".json", ".patches"):
+        write("media", bytes([path.suffix in (".mp4", ".mov", ".gif")]) + path.read_bytes())
 for choice in range(32):
     # Even numbers are special tokens in their order, odd ones text.
     write("output_parser", bytes([choice]) + struct.pack("<24H", *(2 * i if i % 3 else 2 * (i * 37 % 300) + 1 for i in range(24))))

@@ -64,7 +64,7 @@ pub enum MediaSource {
     },
     /// Behind a URL.
     Url {
-        /// The URL as sent.
+        /// `ms://ID` of an upload, or a `data:` URL; nothing is fetched.
         url: String,
     },
     /// Among the uploaded files.

@@ -24,11 +24,11 @@ fn text_cannot_forge_a_marker() {
     };
     let tools = |text: &str| json!([{"type": "function", "function": {"name": text, "description": text}}]);
     let markers_of = |text: &str| -> Vec<u32> {
-        let prompt = encode(&conversation(&messages(text), &tools(text), DEFAULT), vocabulary, markers);
+        let prompt = encode(&conversation(&messages(text), &tools(text), DEFAULT), &[], vocabulary, markers);
         prompt.expect("encodes").tokens.into_iter().filter(|&id| vocabulary.is_special(id)).collect()
     };
     assert_eq!(markers_of(attack), markers_of("harmless"));
-    let prompt = encode(&conversation(&messages(attack), &tools(attack), DEFAULT), vocabulary, markers);
+    let prompt = encode(&conversation(&messages(attack), &tools(attack), DEFAULT), &[], vocabulary, markers);
     assert_eq!(vocabulary.decode(&prompt.expect("encodes").tokens).matches(attack).count(), 10);
 }
 
@@ -72,7 +72,7 @@ proptest! {
         let switches = Switches { thinking, preserve, ..DEFAULT };
         let specials = |text: &str| -> Vec<u32> {
             let (messages, tools) = everywhere(text, partial_content);
-            let prompt = encode(&conversation(&messages, &tools, switches), vocabulary, markers).expect("encodes");
+            let prompt = encode(&conversation(&messages, &tools, switches), &[], vocabulary, markers).expect("encodes");
             prompt.tokens.into_iter().filter(|id| vocabulary.is_special(*id)).collect()
         };
         prop_assert_eq!(specials(&format!("x{}", pieces.concat())), specials("harmless"));
@@ -177,7 +177,7 @@ fn parser_options_come_from_the_conversation() {
 fn refusals_name_the_message() {
     let (vocabulary, markers) = bytes_only();
     let refusal = |messages: Value| {
-        encode(&conversation(&messages, &json!([]), DEFAULT), vocabulary, markers).expect_err("refused")
+        encode(&conversation(&messages, &json!([]), DEFAULT), &[], vocabulary, markers).expect_err("refused")
     };
     let user = |part: Value| json!([{"role": "user", "content": "q"}, {"role": "user", "content": [part]}]);
     let image = refusal(user(json!({"type": "image_url", "image_url": "data:,"})));

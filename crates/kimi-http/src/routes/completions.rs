@@ -22,7 +22,7 @@ pub(crate) async fn create_completion(
     let mut prompts = Vec::with_capacity(jobs.len());
     for job in jobs {
         let text = if echo { text_of(&job) } else { None };
-        let prompt = Prepared::encode(job, &exchange.service, &exchange.request_id).await?;
+        let prompt = Prepared::encode(job, exchange.desk()).await?;
         if echo {
             let decode = |tokens: &[_]| exchange.service.vocabulary.decode(tokens);
             let first_token = prompt.prompt_report.logprobs.map(|_| decode(&prompt.prompt_tokens()[..1]));

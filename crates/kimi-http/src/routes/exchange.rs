@@ -9,18 +9,19 @@ use axum::response::{IntoResponse, Response};
 use kimi_api::anthropic::MessagesRequest;
 use kimi_api::responses::ResponsesRequest;
 use kimi_api::{ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest};
+use kimi_chat::Conversation;
 use kimi_tokens::TokenId;
 use serde::de::DeserializeOwned;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::Caller;
 use crate::choices::Choices;
-use crate::prepare::{Prepared, encode};
+use crate::prepare::{Desk, Prepared, encode};
 use crate::sse::{self, Framing};
 use crate::state::ReadyService;
 use crate::telemetry::RequestId;
 use crate::validate::{ChatJob, Notices, Prompt, Rules, conversation_of};
-use crate::{ApiError, App, AppConfig, Policy, json_body};
+use crate::{ApiError, App, AppConfig, json_body};
 
 /// A body that asks the model for something.
 pub(crate) trait Question: DeserializeOwned + Send + 'static {
@@ -98,29 +99,36 @@ impl Exchange {
             tenant: app.tenant(*caller),
             max_n: app.config().max_n,
             reasoning_alias: app.config().reasoning_alias,
+            vision: service.model.vision,
         }
     }
 
-    /// The rules of the contract.
-    pub(super) fn policy(&self) -> Policy {
-        self.app.policy()
+    /// What it takes to make the prompt.
+    pub(super) fn desk(&self) -> Desk<'_> {
+        let Self { app, service, caller, request_id, .. } = self;
+        Desk { app, service, caller: *caller, request_id }
+    }
+
+    /// The conversation a chat request describes.
+    pub(super) fn conversation(&self, request: ChatCompletionRequest) -> Result<Conversation, ApiError> {
+        conversation_of(request, self.app.policy(), self.service.model.vision)
     }
 
     /// A prompt as tokens.
     pub(super) async fn encode(&self, prompt: Prompt) -> Result<Vec<TokenId>, ApiError> {
-        Ok(encode(prompt, &self.service, &self.request_id).await?.tokens)
+        Ok(encode(prompt, self.desk()).await?.tokens)
     }
 
     /// How many tokens a chat request's prompt has: built by the same code, so exactly what its usage will say.
     pub(super) async fn count(&self, request: ChatCompletionRequest) -> Result<usize, ApiError> {
-        let conversation = conversation_of(request, self.policy())?;
+        let conversation = self.conversation(request)?;
         Ok(self.encode(Prompt::Chat(Box::new(conversation))).await?.len())
     }
 
     /// Answers a job, whole or streamed. `framing` says in which words.
     pub(super) async fn answer(self, job: ChatJob, framing: impl Framing) -> Result<Response, ApiError> {
         let (stream, notices) = (job.style.stream, job.notices.clone());
-        let prompt = Prepared::encode(job, &self.service, &self.request_id).await?;
+        let prompt = Prepared::encode(job, self.desk()).await?;
         self.answer_all(&[prompt], stream, &notices, framing).await
     }
 

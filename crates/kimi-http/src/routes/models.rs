@@ -33,8 +33,8 @@ fn describe(service: &ReadyService, id: String) -> Model {
         owned_by: service.model.owned_by.clone(),
         context_length: context,
         max_model_len: context,
-        supports_image_in: false,
-        supports_video_in: false,
+        supports_image_in: service.model.vision,
+        supports_video_in: service.model.vision,
         supports_reasoning: true,
     }
 }

@@ -8,9 +8,9 @@ use kimi_api::{
 use kimi_chat::Conversation;
 use kimi_tokens::TokenId;
 
-use super::exchange::Asked;
-use crate::validate::{Prompt, RawPrompt, conversation_of};
-use crate::{ApiError, Policy};
+use super::exchange::{Asked, Exchange};
+use crate::ApiError;
+use crate::validate::{Prompt, RawPrompt};
 
 /// How many tokens a chat request's prompt has.
 pub(crate) async fn estimate(
@@ -34,7 +34,7 @@ pub(crate) async fn tokenize(
             exchange.encode(Prompt::Raw { prompt, show_markers: true }).await?
         }
         (None, true) => {
-            let conversation = conversation(request, exchange.policy())?;
+            let conversation = conversation(request, &exchange)?;
             exchange.encode(Prompt::Chat(Box::new(conversation))).await?
         }
         _ => return Err(ApiError::invalid("Invalid request: give either prompt or messages")),
@@ -49,7 +49,7 @@ pub(crate) async fn tokenize(
 }
 
 /// The conversation to tokenize. Unlike one that is to be answered it may end without opening the model's turn.
-fn conversation(request: TokenizeRequest, policy: Policy) -> Result<Conversation, ApiError> {
+fn conversation(request: TokenizeRequest, exchange: &Exchange) -> Result<Conversation, ApiError> {
     let opens_turn = request.add_generation_prompt.unwrap_or(true);
     let continues = request.continue_final_message == Some(true);
     let Some(mut chat) = request.into_chat() else {
@@ -58,7 +58,7 @@ fn conversation(request: TokenizeRequest, policy: Policy) -> Result<Conversation
     if !continues && !opens_turn {
         chat.add_generation_prompt = None;
     }
-    let conversation = conversation_of(chat, policy)?;
+    let conversation = exchange.conversation(chat)?;
     Ok(Conversation { add_generation_prompt: opens_turn, ..conversation })
 }
 

@@ -1,5 +1,7 @@
 //! No request of any kind gets a 5xx: valid ones with random damage, and noise, at every route.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::strategy::ValueTree;
@@ -8,14 +10,24 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, Setup, saying};
 
+const PIXEL: &[u8] = include_bytes!("../../../kimi-chat/tests/data/media/one_pixel.png");
+const MOVING: &[u8] = include_bytes!("../../../kimi-chat/tests/data/media/moving.gif");
+const CLIP: &[u8] = include_bytes!("../../../kimi-chat/tests/data/media/baseline.mov");
+
+fn data_url(bytes: &[u8]) -> String {
+    format!("data:image/png;base64,{}", STANDARD.encode(bytes))
+}
+
 /// Requests that use as much of each route as they can.
 fn whole_requests() -> Vec<(&'static str, Value)> {
     let tool = json!({"type": "function", "function": {"name": "f", "description": "d", "strict": true,
         "parameters": {"type": "object", "properties": {"a": {"type": "string", "enum": ["b"]}}, "required": ["a"]}}});
     let call = json!({"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{\"a\":\"b\"}"}});
+    let image = json!({"type": "image_url", "image_url": {"url": data_url(PIXEL), "detail": "low"}});
+    let video = json!({"type": "video_url", "video_url": data_url(MOVING)});
     let messages = json!([
         {"role": "system", "content": "s"},
-        {"role": "user", "name": "u", "content": [{"type": "text", "text": "t"}]},
+        {"role": "user", "name": "u", "content": [{"type": "text", "text": "t"}, image, video]},
         {"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "functions.f:0", "content": "x"},
         {"role": "assistant", "content": "p", "partial": true},
@@ -44,14 +56,16 @@ fn whole_requests() -> Vec<(&'static str, Value)> {
         (
             "/v1/messages",
             json!({"model": "kimi-k2.6", "max_tokens": 5, "system": "s", "stop_sequences": ["a"],
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "t"}]}],
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "t"}, {"type": "image", "source":
+                {"type": "base64", "media_type": "image/png", "data": STANDARD.encode(PIXEL)}}]}],
             "thinking": {"type": "enabled", "budget_tokens": 5}, "tool_choice": {"type": "auto"},
             "tools": [{"name": "f", "input_schema": {"type": "object"}}]}),
         ),
         (
             "/v1/responses",
             json!({"model": "kimi-k2.6", "instructions": "i", "max_output_tokens": 5, "stream": true,
-            "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "t"}]}],
+            "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "t"},
+                {"type": "input_image", "image_url": data_url(PIXEL)}]}],
             "text": {"format": {"type": "text"}}, "tools": [{"type": "function", "name": "f", "parameters": {}}]}),
         ),
         ("/v1/files", json!({"file": "x", "purpose": "image"})),
@@ -82,6 +96,10 @@ fn junk() -> impl Strategy<Value = Value> {
         json!({"type": "function"}),
         json!({"": ""}),
         json!("data:image/png;base64,AAAA"),
+        json!(data_url(&PIXEL[..PIXEL.len() / 2])),
+        json!(data_url(&MOVING[..MOVING.len() / 2])),
+        json!(data_url(CLIP)),
+        json!("ms://file-0"),
         json!({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}),
         json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"$ref": "#"}}}),
         json!("required"),
@@ -156,7 +174,7 @@ async fn check(server: &Server, path: &str, body: Vec<u8>) {
 
 #[tokio::test]
 async fn damaged_requests_are_the_clients_fault() {
-    let mut setup = Setup::new(saying("</think>ok<|im_end|>"));
+    let mut setup = Setup::seeing(saying("</think>ok<|im_end|>"));
     setup.max_context = 512;
     let server = setup.serve().await;
     let mut runner = TestRunner::new_with_rng(

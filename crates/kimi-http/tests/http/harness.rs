@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Ids 0–255 are the bytes; the markers follow.
-const MARKERS: [&str; 13] = [
+const MARKERS: [&str; 17] = [
     "[EOS]",
     "<|im_end|>",
     "<|im_user|>",
@@ -28,6 +28,10 @@ const MARKERS: [&str; 13] = [
     "<|tool_call_begin|>",
     "<|tool_call_argument_begin|>",
     "<|tool_call_end|>",
+    "<|media_begin|>",
+    "<|media_content|>",
+    "<|media_end|>",
+    "<|media_pad|>",
 ];
 
 pub(crate) static VOCABULARY: LazyLock<Arc<Vocabulary>> = LazyLock::new(|| {
@@ -63,6 +67,7 @@ pub(crate) struct Setup {
     pub(crate) max_sequences: usize,
     pub(crate) max_waiting: usize,
     pub(crate) grace: Duration,
+    pub(crate) vision: bool,
 }
 
 pub(crate) fn config() -> AppConfig {
@@ -94,7 +99,13 @@ impl Setup {
             max_sequences: 16,
             max_waiting: 16,
             grace: Duration::from_secs(5),
+            vision: false,
         }
+    }
+
+    /// A model that sees.
+    pub(crate) fn seeing(runner: FakeRunner) -> Self {
+        Self { vision: true, ..Self::new(runner) }
     }
 
     pub(crate) fn moonshot() -> Self {
@@ -122,7 +133,7 @@ impl Setup {
         };
         let engine_config = EngineConfig { scheduler, max_waiting: self.max_waiting };
         let (engine, _thread) = kimi_engine::start(engine_config, Box::new(self.runner));
-        Server::loading(self.config, self.grace, engine).await
+        Server::loading(self.config, self.grace, engine, self.vision).await
     }
 }
 
@@ -131,12 +142,13 @@ pub(crate) struct Server {
     pub(crate) engine: EngineHandle,
     pub(crate) url: String,
     pub(crate) client: reqwest::Client,
+    vision: bool,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Server {
-    async fn loading(config: AppConfig, grace: Duration, engine: EngineHandle) -> Self {
+    async fn loading(config: AppConfig, grace: Duration, engine: EngineHandle, vision: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a bound listener"));
         let app = App::new(config);
@@ -145,7 +157,7 @@ impl Server {
             let _ = stopped.await;
         };
         let task = tokio::spawn(kimi_http::serve(listener, app.clone(), shutdown, grace));
-        Self { app, engine, url, client: reqwest::Client::new(), stop: Some(stop), task }
+        Self { app, engine, url, client: reqwest::Client::new(), vision, stop: Some(stop), task }
     }
 
     pub(crate) fn service(&self) -> Service {
@@ -157,6 +169,7 @@ impl Server {
                 names: vec!["kimi-nano".into(), "local/Kimi-Nano".into()],
                 owned_by: "test".into(),
                 created: 7,
+                vision: self.vision,
             },
         }
     }

@@ -14,6 +14,7 @@ mod garbage;
 mod guided;
 mod harness;
 mod leaving;
+mod media;
 mod messages;
 mod openapi;
 mod operations;

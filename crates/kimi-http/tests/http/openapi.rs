@@ -12,6 +12,9 @@ use crate::harness::{Server, Setup, chunks, hello, hello_with, saying};
 const ANSWER: &str = "h</think>Hé<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}\
     <|tool_call_end|><|tool_calls_section_end|><|im_end|>";
 
+/// One pixel: an image, and a video of one frame.
+const PIXEL: &str = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==";
+
 /// The description, and which of its operations were held against a good answer.
 struct Description {
     document: Value,
@@ -111,7 +114,7 @@ fn close(schema: &mut Value) {
 
 #[tokio::test]
 async fn answers_are_as_described() {
-    let mut setup = Setup::new(saying(ANSWER));
+    let mut setup = Setup::seeing(saying(ANSWER));
     setup.config.render_metrics = Some(Arc::new(|| "kimi_up 1\n".to_owned()));
     let server = setup.serve().await;
     let mut api = Description::of(&server).await;
@@ -124,7 +127,8 @@ async fn answers_are_as_described() {
         "thinking": {"type": "enabled", "keep": "all"}, "user": "u", "metadata": {"a": "b"}}),
     );
     let parts = hello_with(json!({"stop": "x", "messages": [{"role": "developer", "content": "c"},
-        {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image_url", "image_url": PIXEL},
+            {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}, {"type": "video_url", "video_url": PIXEL}]},
         {"role": "assistant", "content": null, "reasoning": "r", "tool_calls": [{"id": "a", "type": "function",
             "function": {"name": "f", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "a", "content": "1"}]}));
@@ -281,6 +285,8 @@ async fn requests_that_the_server_refuses_to_read_are_not_described() {
         json!({"tools": [{"type": "function"}]}),
         json!({"tool_choice": "must"}),
         json!({"thinking": {"type": "maybe"}}),
+        json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://a.b/c.png"}]}]}),
+        json!({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "file:///a"}}]}]}),
     ];
     let said = |content: Value| json!({"max_tokens": 9, "messages": [{"role": "user", "content": content}]});
     let messages = [
@@ -302,9 +308,9 @@ async fn requests_that_the_server_refuses_to_read_are_not_described() {
         json!({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}),
     ];
     for (path, name, wrong) in [
-        ("/v1/chat/completions", "ChatCompletionRequest", &chat),
-        ("/v1/messages", "MessagesRequest", &messages),
-        ("/v1/responses", "ResponsesRequest", &responses),
+        ("/v1/chat/completions", "ChatCompletionRequest", &chat[..]),
+        ("/v1/messages", "MessagesRequest", &messages[..]),
+        ("/v1/responses", "ResponsesRequest", &responses[..]),
     ] {
         let reference = format!("#/components/schemas/{name}");
         let schema = json!({"$ref": reference, "components": api.document["components"]});

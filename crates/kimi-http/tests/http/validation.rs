@@ -44,14 +44,18 @@ async fn messages_are_checked() {
                 messages(json!([user, {"role": "system", "content": [{"type": "text", "text": ""}]}])),
                 "Invalid request: the message at position 1 with role 'system' must not be empty",
             ),
-            (image("data:image/png;base64,AA=="), "Invalid request: image input is not supported by this server yet"),
+            (
+                image("data:image/png;base64,AA=="),
+                "Invalid request: image input is not supported by this model: it has no vision tower",
+            ),
             (
                 image("https://example.com/a.png"),
-                "Invalid request: unsupported image url: this server does not fetch remote images",
+                "Invalid request: unsupported image url: this server does not fetch remote images; send the image as \
+                 data:image/…;base64,… or upload it to /v1/files and send ms://FILE_ID",
             ),
             (
                 messages(json!([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "ms://1"}}]}])),
-                "Invalid request: video input is not supported by this server yet",
+                "Invalid request: video input is not supported by this model: it has no vision tower",
             ),
             (
                 messages(json!([{"role": "user", "content": [{"type": "input_audio"}]}])),

@@ -101,7 +101,7 @@ fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
         engine: loaded.engine,
         vocabulary: loaded.vocabulary,
         markers: loaded.markers,
-        model: ModelCard { names, owned_by: "moonshot".to_owned(), created },
+        model: ModelCard { names, owned_by: "moonshot".to_owned(), created, vision: loaded.vision },
     });
     Ok(loaded.thread)
 }

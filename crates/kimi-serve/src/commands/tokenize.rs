@@ -16,9 +16,9 @@ pub(crate) fn run(args: TokenizeArgs) -> Result<()> {
     let tokens = if args.chat {
         let request: ChatCompletionRequest = serde_json::from_str(&text)
             .context("--chat expects a chat request as JSON, with `model` and `messages`")?;
-        let conversation = conversation_of(request, Policy::of(Contract::Open))?;
+        let conversation = conversation_of(request, Policy::of(Contract::Open), false)?;
         let markers = kimi_chat::Markers::resolve(&vocabulary)?;
-        kimi_chat::encode(&conversation, &vocabulary, &markers)?.tokens
+        kimi_chat::encode(&conversation, &[], &vocabulary, &markers)?.tokens
     } else if args.special {
         vocabulary.encode_with_specials(&text)
     } else {

@@ -31,6 +31,19 @@ static WEATHER: LazyLock<Value> = LazyLock::new(
 );
 
 #[tokio::test]
+async fn a_scripted_model_takes_images() {
+    let server = play(
+        &json!([{"match": "image<|media_content|><|media_pad|><|media_end|>\nWhat?", "content": "A dot."}]),
+    );
+    // One pixel.
+    let dot = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==";
+    let content =
+        json!([{"type": "image_url", "image_url": {"url": dot}}, {"type": "text", "text": "What?"}]);
+    let message = ask(&server, &json!([{"role": "user", "content": content}]), &json!({})).await;
+    assert_eq!(message["content"], "A dot.");
+}
+
+#[tokio::test]
 async fn a_script_drives_a_tool_loop() {
     let server = play(&json!({"turns": [
         {"match": "Oslo", "reasoning": "Ask.", "tool_calls": [{"name": "weather", "arguments": {"city": "Oslo"}}]},

@@ -62,7 +62,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         engine,
         vocabulary: Arc::clone(&VOCABULARY),
         markers: markers(),
-        model: ModelCard { names: vec!["k".into()], owned_by: "fuzz".into(), created: 0 },
+        model: ModelCard { names: vec!["k".into()], owned_by: "fuzz".into(), created: 0, vision: true },
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     (runtime, app.router())
