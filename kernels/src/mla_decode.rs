@@ -14,7 +14,7 @@ use crate::{
     key_rows::KeyRows,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaLayer, MlaShape},
-    output::{Output, in_parts},
+    output::{Output, in_units},
     product::multiply,
     rounded_rows::RoundedRows,
     softmax::RunningSoftmax,
@@ -170,13 +170,10 @@ impl MlaDecode<'_> {
         let contexts = RowsRef { data: contexts, rows: rows * heads, width: latent, stride: latent };
         let contexts = RoundedRows::new(contexts, self.layer.activations, [kv_b]);
         let work = rows * heads * value * latent;
-        in_parts(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, mut out| {
-            for first_of_head in (0..out.features()).step_by(value) {
-                let head = (first + first_of_head) / value;
-                let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
-                let out = out.part(first_of_head..first_of_head + value);
-                multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
-            }
+        in_units(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, out| {
+            let head = first / value;
+            let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
+            multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
         });
     }
 }

@@ -135,3 +135,17 @@ pub(crate) fn in_parts(
         }
     });
 }
+
+/// [`in_parts`] with one unit at a time.
+pub(crate) fn in_units(
+    outputs: Vec<Output<'_>>,
+    unit: usize,
+    work: usize,
+    run: impl Fn(usize, usize, Output<'_>) + Sync,
+) {
+    in_parts(outputs, unit, work, |index, first, mut out| {
+        for start in (0..out.features()).step_by(unit) {
+            run(index, first + start, out.part(start..out.features().min(start + unit)));
+        }
+    });
+}
