@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(house("kimi-runner", "kimi-k2", false), [""; 0]);
         assert_eq!(
             house("kimi-k2", "kimi-runner", true),
-            ["kimi-k2 imports kimi-runner, which is not below it; it may import kimi-kernels"]
+            ["kimi-k2 imports kimi-runner, which is not below it; it may import kimi-kernels, kimi-tokens"]
         );
         assert_eq!(
             house("kimi-tokens", "kimi-api", false),
