@@ -1,8 +1,8 @@
 //! Threads that share the parts of an op.
 //!
 //! An op lasts microseconds and the next one follows at once, so workers that have run out of parts watch for a while
-//! before they sleep. Parts are taken one by one: a thread that loses its core to another process holds up one part, not
-//! a share of the work.
+//! before they sleep. Threads take parts as they go: one that loses its core to another process holds up what it took, not
+//! its share of the work.
 
 #![allow(unsafe_code, reason = "parts of borrowed data go to threads that live longer than the borrow")]
 
