@@ -98,7 +98,7 @@ impl KimiModel {
     }
 
     /// What the text model sees of an image or clip: f32 `[tokens, hidden]`, a row for each of its positions in a prompt. For a
-    /// [`Batch`]'s [`FeatureRows`](crate::FeatureRows). The same bits every time.
+    /// [`Batch`]'s [`FeatureRows`]. The same bits every time.
     ///
     /// # Errors
     /// [`ModelError::Medium`] when there is no vision tower, or grid and pixels contradict each other or the tower.
