@@ -19,8 +19,6 @@ class Snippet:
     indent: str = ""
     # What a reader would add to see it work.
     after: str = ""
-    # It shows the model something.
-    media: bool = False
     code: str = ""
 
     def cut(self, text: str) -> "Snippet":
@@ -58,8 +56,8 @@ SNIPPETS = (
     S0("python", "instant mode", "Instant mode", ASK, ")"),
     S0("python", "preserve thinking", "Preserve thinking", ASK, ")"),
     S0("python", "streaming", "Streaming", "stream = client", "        print(delta.content"),
-    S0("python", "image", "Image understanding", "import base64", ")", media=True),
-    S0("python", "video", "Video input", ASK, ")", media=True),
+    S0("python", "image", "Image understanding", "import base64", ")"),
+    S0("python", "video", "Video input", ASK, ")"),
     S0("python", "OpenRouter id", "OpenRouter", "client = OpenAI", ")", count=2),
     S1("curl", "minimal", "Minimal curl", "curl ", "}'"),
     S1("python", "basic", "Python example", "import os", "print("),
@@ -71,9 +69,9 @@ SNIPPETS = (
     S1("python", "tool definitions", "Define tools", "tools = [", "]"),
     S1("python", "first call", "First call", "import json", "})", indent="0001111000012223332"),
     S1("python", "second call", "Second call", "final = client", "print(final"),
-    S1("python", "image", "Example:", ASK, ")", media=True),
+    S1("python", "image", "Example:", ASK, ")"),
     S1("python", "image file", "Local files", "import base64", "image_url =", indent="0010"),
-    S1("python", "video", "Pass a video URL", ASK, ")", media=True),
+    S1("python", "video", "Pass a video URL", ASK, ")"),
     S1("python", "thinking on", "Thinking on", ASK, ")"),
     S1("python", "thinking off", "Thinking off", ASK, ")"),
     S1("python", "swarm", "Invoke via", ASK, ")"),
