@@ -9,6 +9,7 @@ mod mp4;
 mod patches;
 mod video;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kimi_tokens::Medium;
@@ -38,4 +39,9 @@ fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
         return Err(MediaError::Size { width, height });
     }
     Ok(())
+}
+
+/// Other people's decoders panic on some hostile bytes (the fuzzer found a palette); that means that these are damaged.
+fn survive<T>(damaged: MediaError, prepare: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaError> {
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or(Err(damaged))
 }

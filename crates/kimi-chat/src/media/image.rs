@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use kimi_tokens::Medium;
 
 use super::patches::{self, Fit, IMAGE_LIMIT};
-use super::{MAX_PIXELS, MAX_SIDE, MediaBudget, MediaError, check_size};
+use super::{MAX_PIXELS, MAX_SIDE, MediaBudget, MediaError, check_size, survive};
 
 /// Bytes of a decoded pixel at most: four colours of 16 bits.
 const PIXEL_BYTES: u64 = 8;
@@ -19,6 +19,10 @@ const PIXEL_BYTES: u64 = 8;
 /// # Errors
 /// [`MediaError`] if the bytes are no such image, or one that is too large for `budget`.
 pub fn prepare_image(bytes: &[u8], budget: &mut MediaBudget) -> Result<Arc<Medium>, MediaError> {
+    survive(MediaError::BrokenImage { format: "image" }, || prepare(bytes, budget))
+}
+
+fn prepare(bytes: &[u8], budget: &mut MediaBudget) -> Result<Arc<Medium>, MediaError> {
     let format = image::guess_format(bytes).map_err(|_| MediaError::UnknownImage)?;
     let name = name(format).ok_or(MediaError::UnknownImage)?;
     let broken = |_: ImageError| MediaError::BrokenImage { format: name };

@@ -6,7 +6,7 @@ use image::RgbImage;
 use kimi_tokens::Medium;
 
 use super::patches::{self, FRAME_LIMIT, Fit};
-use super::{MediaBudget, MediaError, PreparedMedia, animation, mp4};
+use super::{MediaBudget, MediaError, PreparedMedia, animation, mp4, survive};
 
 /// Frames a second that are seen.
 const SEEN_PER_SECOND: f64 = 2.0;
@@ -33,12 +33,12 @@ pub struct Clip {
 /// # Errors
 /// [`MediaError`] if the bytes are no such video, or one that is too large for `budget`.
 pub fn prepare_video(bytes: &[u8], budget: &mut MediaBudget) -> Result<PreparedMedia, MediaError> {
-    let clips = match image::guess_format(bytes) {
+    let clips = survive(MediaError::BrokenVideo { frame: 0 }, || match image::guess_format(bytes) {
         Ok(image::ImageFormat::Gif | image::ImageFormat::WebP) => {
-            clips(animation::open(bytes, budget)?, budget)?
+            clips(animation::open(bytes, budget)?, budget)
         }
-        _ => clips(mp4::open(bytes)?, budget)?,
-    };
+        _ => clips(mp4::open(bytes)?, budget),
+    })?;
     Ok(PreparedMedia::Video(clips.into()))
 }
 

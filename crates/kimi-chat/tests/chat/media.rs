@@ -166,6 +166,13 @@ fn damaged_files_never_panic() {
     }
 }
 
+/// What the fuzzer found: a PNG whose palette ends inside of a colour, on which its decoder panics when built with checks.
+#[test]
+fn a_palette_that_ends_inside_of_a_colour_is_refused() {
+    let refused = prepare_image(&file("short_palette.png"), &mut budget(PLENTY));
+    assert!(matches!(refused, Err(MediaError::BrokenImage { .. })), "{refused:?}");
+}
+
 fn medium(height: usize, width: usize) -> Arc<Medium> {
     let grid = PatchGrid { frames: 1, height, width };
     let pixels = vec![0; grid.patches() * PATCH_BYTES];
