@@ -45,3 +45,15 @@ fn check_size(width: u32, height: u32) -> Result<(), MediaError> {
 fn survive<T>(damaged: MediaError, prepare: impl FnOnce() -> Result<T, MediaError>) -> Result<T, MediaError> {
     catch_unwind(AssertUnwindSafe(prepare)).unwrap_or(Err(damaged))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decoder_that_panics_has_found_damaged_bytes() {
+        let damaged = MediaError::BrokenVideo { frame: 0 };
+        assert_eq!(survive(damaged.clone(), || -> Result<(), _> { panic!("on purpose") }), Err(damaged));
+        assert_eq!(survive(MediaError::Stopped, || Ok(5)), Ok(5));
+    }
+}
