@@ -15,7 +15,7 @@ pub(crate) fn score(queries: &[f32], keys: &[&[f32]], out: &mut [f32]) {
     let Some(width) = keys.first().map(|key| key.len()) else { return };
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
-        return avx512.multiply(keys, Rows::F32(queries), Output::by_feature(out, keys.len()));
+        return avx512.multiply(keys, Rows::F32(queries), Output::by_feature(out, keys.len()), None);
     }
     let rows = queries.len() / width;
     if rows > FEW_ROWS {

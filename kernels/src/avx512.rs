@@ -12,18 +12,19 @@ mod dense;
 mod paired;
 mod peak;
 mod quantize;
+mod stored;
 mod tiles;
 mod transpose;
 mod wide_codes;
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_add_ps, _mm_prefetch, _mm_storeu_ps,
-    _mm256_add_ps, _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256,
-    _mm512_extractf32x8_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    __m256, __m512, __m512i, _mm_add_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castps256_ps128,
+    _mm256_extractf128_ps, _mm256_hadd_ps, _mm512_castps512_ps256, _mm512_extractf32x8_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512,
 };
 
-pub(crate) use self::paired::Paired;
 use self::{codes::CodedWeights, tiles::PerFeature};
+pub(crate) use self::{paired::Paired, stored::Stored};
 use crate::{bf16_rows, cpu::RowsRef, output::Output, peak::Multiplication, quantized_rows};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
@@ -75,17 +76,24 @@ impl Avx512 {
         self.bf16
     }
 
-    /// `out[row, feature] = x[row] · weights[feature]`. `x` must not be empty.
-    pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: Output<'_>) {
+    /// `out[row, feature] = x[row] · weights[feature]`. `x` must not be empty. `next` is what will be multiplied afterwards, if that
+    /// is known.
+    pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: Output<'_>, next: Option<Stored>) {
         let columns = x[0].len();
         // SAFETY: the formats need nothing beyond AVX-512.
         unsafe {
             match weights {
                 Rows::F32(items) => {
-                    tiles::multiply::<dense::F32>(self, x, PerFeature { items, count: columns }, out);
+                    tiles::multiply::<dense::F32>(self, x, PerFeature { items, count: columns }, out, next);
                 }
                 Rows::Bf16(items) => {
-                    tiles::multiply::<dense::Bf16>(self, x, PerFeature { items, count: columns * 2 }, out);
+                    tiles::multiply::<dense::Bf16>(
+                        self,
+                        x,
+                        PerFeature { items, count: columns * 2 },
+                        out,
+                        next,
+                    );
                 }
             }
         }
@@ -97,11 +105,12 @@ impl Avx512 {
         x: &[&[bf16_rows::Block]],
         (items, columns): (&[u8], usize),
         out: Output<'_>,
+        next: Option<Stored>,
     ) {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<bf16::Bf16Pairs<STREAMED>>(self, x, weights, out) };
+        unsafe { tiles::multiply::<bf16::Bf16Pairs<STREAMED>>(self, x, weights, out, next) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
@@ -110,14 +119,15 @@ impl Avx512 {
         x: &[&[quantized_rows::Block]],
         weights: CodeRows<'_>,
         out: Output<'_>,
+        next: Option<Stored>,
     ) {
         let blocks = x[0].len();
         match weights.width {
             CodeWidth::Four => {
-                wide_codes::multiply(self, codes::Int4, x, CodedWeights::new(weights, blocks), out);
+                wide_codes::multiply(self, codes::Int4, x, CodedWeights::new(weights, blocks), out, next);
             }
             CodeWidth::Eight => {
-                wide_codes::multiply(self, codes::Int8, x, CodedWeights::new(weights, blocks), out);
+                wide_codes::multiply(self, codes::Int8, x, CodedWeights::new(weights, blocks), out, next);
             }
         }
     }
@@ -134,11 +144,7 @@ impl Avx512 {
     /// Asks for numbers that will be needed soon, for the second-level cache.
     #[expect(clippy::unused_self, reason = "a proof, as elsewhere")]
     pub(crate) fn prefetch<T>(self, numbers: &[T]) {
-        let bytes = numbers.as_ptr().cast::<i8>();
-        for line in (0..size_of_val(numbers)).step_by(64) {
-            // SAFETY: nothing is read.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_add(line)) };
-        }
+        stored::ask(numbers.as_ptr().cast(), size_of_val(numbers));
     }
 
     /// See [`peak`](fn@crate::peak).
@@ -154,27 +160,6 @@ impl Avx512 {
         terms: &[&[T]],
     ) {
         accumulate::add_product(self, out, weights, terms);
-    }
-}
-
-/// Whether a tile of so many rows and features asks for the weights after its own: those with many rows have time, unless the
-/// weights' rows are so short that the processor does not see them coming.
-const fn asks(rows: usize, bytes: usize) -> bool {
-    rows < 4 || bytes <= 2 * AHEAD
-}
-
-/// Bytes ahead of what is read that weights are asked for: some hundred nanoseconds of a core's share of the memory.
-const AHEAD: usize = 8192;
-
-/// Asks for the bytes `distance` behind the item `number` of those that begin with these. A tile that counts what it reads asks
-/// for all that follows in the order of the memory, though it reads some rows at once: with short rows on small pages, the
-/// processor's own guesses come late, and early requests in the tile's order get three quarters of what these get.
-#[inline]
-fn prefetch<T>(items: &[T], number: usize, distance: usize) {
-    let first = items.as_ptr().wrapping_add(number).cast::<i8>().wrapping_add(distance);
-    for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: nothing is read; an address that does not exist is ignored.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line)) };
     }
 }
 

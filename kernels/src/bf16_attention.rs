@@ -29,7 +29,7 @@ impl Bf16Attention {
             let keys = first..first + run.len() / width;
             first = keys.end;
             let bytes = bytemuck::cast_slice(run.reinterpret_cast());
-            self.0.multiply_bf16::<false>(&queries, (bytes, width), out.part(keys));
+            self.0.multiply_bf16::<false>(&queries, (bytes, width), out.part(keys), None);
         }
     }
 

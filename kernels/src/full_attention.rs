@@ -12,7 +12,7 @@ use crate::{
     bf16_attention::{Bf16Attention, Expanded},
     cpu::{RowsMut, RowsRef, expect_size},
     mla_prefill::HeadTile,
-    output::{Output, in_units},
+    output::{Output, Place, in_units},
     softmax::RunningSoftmax,
     vectorized::scale,
 };
@@ -81,7 +81,7 @@ impl InplaceOp2 for FullAttention {
             .map(|data| RowsMut { rows: data.len().div_ceil(stride), width: out_width, stride, data })
             .collect();
         let outputs = blocks.iter_mut().map(Output::by_row).collect();
-        in_units(outputs, width, work, |block, column, mut out| {
+        in_units(outputs, width, work, |Place { index: block, first: column }, mut out, _| {
             let rows = block * PART..qkv.rows.min((block + 1) * PART);
             let mut part = Part::new(&qkv, column, width, rows);
             for first in (0..qkv.rows).step_by(TILE) {

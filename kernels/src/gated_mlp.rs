@@ -9,8 +9,8 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use crate::{
     Activations, Weight,
     cpu::{RowsMut, RowsRef, expect_size},
-    output::{Output, UNIT, in_parts},
-    product::multiply,
+    output::{Output, Place, UNIT, in_parts},
+    product::{Features, multiply},
     rounded_rows::{Inputs, RoundedRows},
     softmax::exp,
     threads,
@@ -135,12 +135,15 @@ impl GatedMlps<'_> {
         let inputs: Vec<Inputs<'_>> = blocks.iter().map(picked).collect();
         let mut products = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.inner())));
         let work = 2 * blocks.iter().map(Block::work).sum::<usize>();
-        in_parts(products.outputs(), UNIT, work, |index, first, mut out| {
+        in_parts(products.outputs(), UNIT, work, |Place { index, first }, mut out, next| {
             let (block, x, count) = (&blocks[index], &inputs[index], out.features());
             let mut gate = vec![0.0; x.len() * count]; // [rows, count]
             let mut up = vec![0.0; x.len() * count];
-            multiply(x, block.gate, first, Output::contiguous(&mut gate, count));
-            multiply(x, block.up, first, Output::contiguous(&mut up, count));
+            let of_up = Features { weight: block.up, first };
+            let next = next.map(|next| Features { weight: blocks[next.index].gate, first: next.first });
+            let of_gate = Features { weight: block.gate, first };
+            multiply(x, of_gate, Output::contiguous(&mut gate, count), Some(of_up));
+            multiply(x, of_up, Output::contiguous(&mut up, count), next);
             silu_mul(&mut gate, &up);
             for (row, products) in gate.chunks_exact(count).enumerate() {
                 out.put_row(row, products);
@@ -159,8 +162,9 @@ impl GatedMlps<'_> {
         let rounded = rounded.iter().flatten().zip(blocks);
         let inputs: Vec<Inputs<'_>> = rounded.map(|(rows, block)| rows.pick(0..block.rows.len())).collect();
         let mut results = Numbers::new(blocks.iter().map(|block| (block.rows.len(), block.down.rows())));
-        in_parts(results.outputs(), UNIT, work, |index, first, out| {
-            multiply(&inputs[index], blocks[index].down, first, out);
+        let features = |place: Place| Features { weight: blocks[place.index].down, first: place.first };
+        in_parts(results.outputs(), UNIT, work, |here, out, next| {
+            multiply(&inputs[here.index], features(here), out, next.map(features));
         });
         results
     }

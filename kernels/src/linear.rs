@@ -7,8 +7,8 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor}
 use crate::{
     Weight,
     cpu::{RowsMut, RowsRef, expect_size},
-    output::{Output, UNIT, in_parts},
-    product::multiply,
+    output::{Output, Place, UNIT, in_parts},
+    product::{Features, multiply},
     rounded_rows::RoundedRows,
     weight_rows::WeightRows,
 };
@@ -118,5 +118,8 @@ pub(crate) fn linear_rows(
     let inputs = rounded.pick(0..x.rows);
     let work = x.rows * out.width * x.width;
     let outputs = Output::by_row(out).split(weights.iter().map(|weight| weight.rows()));
-    in_parts(outputs, UNIT, work, |index, first, out| multiply(&inputs, weights[index], first, out));
+    let features = |place: Place| Features { weight: weights[place.index], first: place.first };
+    in_parts(outputs, UNIT, work, |here, out, next| {
+        multiply(&inputs, features(here), out, next.map(features));
+    });
 }

@@ -14,8 +14,8 @@ use crate::{
     key_rows::KeyRows,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaLayer, MlaShape},
-    output::{Output, in_units},
-    product::multiply,
+    output::{Output, Place, in_units},
+    product::{Features, multiply},
     rounded_rows::RoundedRows,
     softmax::RunningSoftmax,
     threads,
@@ -170,10 +170,14 @@ impl MlaDecode<'_> {
         let contexts = RowsRef { data: contexts, rows: rows * heads, width: latent, stride: latent };
         let contexts = RoundedRows::new(contexts, self.layer.activations, [kv_b]);
         let work = rows * heads * value * latent;
-        in_units(vec![Output::by_row(&mut arguments.out)], value, work, |_, first, out| {
-            let head = first / value;
+        let features = |place: Place| {
+            let first = place.first / value * self.layer.shape.kv_rows() + nope;
+            Features { weight: kv_b, first }
+        };
+        in_units(vec![Output::by_row(&mut arguments.out)], value, work, |here, out, next| {
+            let head = here.first / value;
             let contexts = contexts.pick((0..rows).map(|row| row * heads + head));
-            multiply(&contexts, kv_b, head * self.layer.shape.kv_rows() + nope, out);
+            multiply(&contexts, features(here), out, next.map(features));
         });
     }
 }

@@ -107,14 +107,24 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Calls `run` with the number of an output, a first feature and some features from there, for all features of all outputs; on
-/// all threads when `work` multiply-adds are worth it. What is not cut at an output's end is cut at multiples of `unit`.
+/// A feature of one of several outputs.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Of the output.
+    pub(crate) index: usize,
+    /// The feature.
+    pub(crate) first: usize,
+}
+
+/// Calls `run` with the place of a first feature, some features from there, and where the same thread goes on afterwards, if that
+/// is known, for all features of all outputs; on all threads when `work` multiply-adds are worth it. What is not cut at an
+/// output's end is cut at multiples of `unit`.
 #[expect(clippy::needless_pass_by_value, reason = "nobody else may write to them meanwhile")]
 pub(crate) fn in_parts(
     outputs: Vec<Output<'_>>,
     unit: usize,
     work: usize,
-    run: impl Fn(usize, usize, Output<'_>) + Sync,
+    run: impl Fn(Place, Output<'_>, Option<Place>) + Sync,
 ) {
     // Units of an output and of all before it.
     let ends = outputs.iter().scan(0, |end, output| {
@@ -122,16 +132,21 @@ pub(crate) fn in_parts(
         Some(*end)
     });
     let ends: Vec<usize> = ends.collect();
-    threads::for_ranges(ends.last().copied().unwrap_or(0), work, |mut units| {
-        let mut index = ends.partition_point(|end| *end <= units.start);
+    let place = |first: usize| {
+        let index = ends.partition_point(|end| *end <= first);
+        Place { index, first: (first - if index == 0 { 0 } else { ends[index - 1] }) * unit }
+    };
+    threads::for_ranges(ends.last().copied().unwrap_or(0), work, |mut units, next| {
         while !units.is_empty() {
-            let output = &outputs[index];
-            let begin = if index == 0 { 0 } else { ends[index - 1] };
-            let end = units.end.min(ends[index]);
-            let range = (units.start - begin) * unit..output.features.min((end - begin) * unit);
+            let here = place(units.start);
+            let end = units.end.min(ends[here.index]);
+            let output = &outputs[here.index];
+            let count = (end - units.start) * unit;
+            let range = here.first..output.features.min(here.first + count);
+            let then = if end < units.end { Some(end) } else { next };
             // SAFETY: each unit comes once, units do not overlap, and nobody uses the whole meanwhile.
-            run(index, range.start, unsafe { output.alias(range) });
-            (units.start, index) = (end, index + 1);
+            run(here, unsafe { output.alias(range) }, then.map(place));
+            units.start = end;
         }
     });
 }
@@ -141,11 +156,13 @@ pub(crate) fn in_units(
     outputs: Vec<Output<'_>>,
     unit: usize,
     work: usize,
-    run: impl Fn(usize, usize, Output<'_>) + Sync,
+    run: impl Fn(Place, Output<'_>, Option<Place>) + Sync,
 ) {
-    in_parts(outputs, unit, work, |index, first, mut out| {
+    in_parts(outputs, unit, work, |Place { index, first }, mut out, next| {
         for start in (0..out.features()).step_by(unit) {
-            run(index, first + start, out.part(start..out.features().min(start + unit)));
+            let end = out.features().min(start + unit);
+            let then = if end < out.features() { Some(Place { index, first: first + end }) } else { next };
+            run(Place { index, first: first + start }, out.part(start..end), then);
         }
     });
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use crate::{
-    avx512::{Avx512, Rows},
+    avx512::{Avx512, Rows, Stored},
     weight_rows::Product,
 };
 use crate::{
@@ -25,13 +25,29 @@ pub const FEW_ROWS: usize = 16;
 /// Features whose weights are widened at a time: at K2.6's width about half of a core's second-level cache.
 const FEATURES: usize = 16;
 
-/// `out[row, f] = x[row] · W[first + f]`. `x` must not be empty.
-pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut out: Output<'_>) {
+/// A weight's features, from one on.
+#[derive(Clone, Copy)]
+pub(crate) struct Features<'a> {
+    pub(crate) weight: WeightRows<'a>,
+    pub(crate) first: usize,
+}
+
+/// `out[row, f] = x[row] · W[first + f]`. `x` must not be empty. `next` is what this thread multiplies afterwards: its memory is
+/// asked for towards the end.
+pub(crate) fn multiply(
+    x: &Inputs<'_>,
+    Features { weight, first }: Features<'_>,
+    mut out: Output<'_>,
+    next: Option<Features<'_>>,
+) {
     let features = first..first + out.features();
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
-        return in_registers(avx512, x, weight, features, out);
+        let next = next.map(|next| next.weight.stored().after(next.first));
+        return in_registers(avx512, x, (weight, features), out, next);
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = next;
     let columns = weight.columns();
     let many = if x.len() > FEW_ROWS { x.exact.concat() } else { Vec::new() };
     let mut products = vec![0.0; many.len().min(1) * FEATURES * x.len()]; // [FEATURES, rows]
@@ -59,23 +75,23 @@ pub(crate) fn multiply(x: &Inputs<'_>, weight: WeightRows<'_>, first: usize, mut
 fn in_registers(
     avx512: Avx512,
     x: &Inputs<'_>,
-    weight: WeightRows<'_>,
-    features: Range<usize>,
+    (weight, features): (WeightRows<'_>, Range<usize>),
     mut out: Output<'_>,
+    next: Option<Stored>,
 ) {
     let row_bytes = weight.columns() * 2;
     let bytes = features.start * row_bytes..features.end * row_bytes;
     match weight.product(x.activations) {
-        Product::Codes(codes) => return avx512.multiply_codes(&x.int8, codes.features(features), out),
+        Product::Codes(codes) => return avx512.multiply_codes(&x.int8, codes.features(features), out, next),
         Product::Bf16Pairs(all) => {
-            return avx512.multiply_bf16::<true>(&x.bf16, (&all[bytes], weight.columns()), out);
+            return avx512.multiply_bf16::<true>(&x.bf16, (&all[bytes], weight.columns()), out, next);
         }
-        Product::Bf16(all) => return avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out),
+        Product::Bf16(all) => return avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out, next),
         Product::Widened => {}
     }
     for_widened(weight, features, |first, widened| {
         let count = widened.len() / weight.columns().max(1);
-        avx512.multiply(&x.exact, Rows::F32(widened), out.part(first..first + count));
+        avx512.multiply(&x.exact, Rows::F32(widened), out.part(first..first + count), None);
     });
 }
 

@@ -44,19 +44,21 @@ pub(crate) fn count() -> usize {
 
 /// Calls `run` with every number below `parts`, on all threads when `work` multiply-adds are worth it.
 pub(crate) fn for_each(parts: usize, work: usize, run: impl Fn(usize) + Sync) {
-    share_out(work, &Op { run: &|parts: Range<usize>| parts.for_each(&run), parts, divisor: usize::MAX });
+    let run = |parts: Range<usize>, _| parts.for_each(&run);
+    share_out(work, &Op { run: &run, parts, sharing: Sharing::OneByOne });
 }
 
 /// Calls `run` with ranges that together are all numbers below `parts`, on all threads when `work` multiply-adds are worth it.
 /// They are long at first and short in the end, so that threads seldom begin anew and still end together (guided
-/// self-scheduling, Polychronopoulos and Kuck 1987).
-pub(crate) fn for_ranges(parts: usize, work: usize, run: impl Fn(Range<usize>) + Sync) {
-    share_out(work, &Op { run: &run, parts, divisor: 4 * count() });
+/// self-scheduling, Polychronopoulos and Kuck 1987). With each range comes the first number of the one that the same thread gets
+/// next, if any, so that it can ask for the memory in time.
+pub(crate) fn for_ranges(parts: usize, work: usize, run: impl Fn(Range<usize>, Option<usize>) + Sync) {
+    share_out(work, &Op { run: &run, parts, sharing: Sharing::Guided { divisor: 4 * count() } });
 }
 
 fn share_out(work: usize, op: &Op<'_>) {
     if op.parts < 2 || work < PARALLEL_WORK || count() == 1 || !Pool::get().run(op) {
-        (op.run)(0..op.parts);
+        (op.run)(0..op.parts, None);
     }
 }
 
@@ -130,10 +132,18 @@ fn inside(gate: Gate) -> Gate {
 /// An op, and how it is shared out.
 #[derive(Clone, Copy)]
 struct Op<'a> {
-    run: &'a (dyn Fn(Range<usize>) + Sync),
+    run: &'a (dyn Fn(Range<usize>, Option<usize>) + Sync),
     parts: usize,
-    /// A thread takes so much of what is left, at least one part.
-    divisor: usize,
+    sharing: Sharing,
+}
+
+/// How many parts a thread takes at a time.
+#[derive(Clone, Copy)]
+enum Sharing {
+    /// One, when it is done with the one before.
+    OneByOne,
+    /// So much of what is left, at least one, and always a range ahead.
+    Guided { divisor: usize },
 }
 
 struct Pool {
@@ -160,7 +170,7 @@ impl Pool {
         let pool = POOL.get_or_init(|| Self {
             busy: AtomicBool::new(false),
             gate: AtomicU64::new(0),
-            op: UnsafeCell::new(Op { run: &|_| {}, parts: 0, divisor: 1 }),
+            op: UnsafeCell::new(Op { run: &|_, _| {}, parts: 0, sharing: Sharing::OneByOne }),
             next: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
             workers: OnceLock::new(),
@@ -238,17 +248,32 @@ impl Pool {
         }
     }
 
+    /// The next `1 / divisor` of the parts that are left, at least one, if there is one.
+    fn take(&self, parts: usize, divisor: usize) -> Option<Range<usize>> {
+        let after = |first: usize| {
+            let left = parts.checked_sub(first).filter(|left| *left > 0)?;
+            Some(first + (left / divisor).max(1))
+        };
+        let first = self.next.fetch_update(Relaxed, Relaxed, after).ok()?;
+        after(first).map(|end| first..end)
+    }
+
     /// Runs parts until none is left. A panic is kept for the caller, and ends the op.
     fn take_parts(&self) {
         // SAFETY: the gate lets in while `op` is set, and its caller waits until everybody is out.
         let op = unsafe { *self.op.get() };
-        let all = AssertUnwindSafe(|| {
-            let after = |first: usize| {
-                let left = op.parts.checked_sub(first).filter(|left| *left > 0)?;
-                Some(first + (left / op.divisor).max(1))
-            };
-            while let Ok(first) = self.next.fetch_update(Relaxed, Relaxed, after) {
-                (op.run)(first..after(first).unwrap_or(first));
+        let all = AssertUnwindSafe(|| match op.sharing {
+            Sharing::OneByOne => {
+                while let Some(part) = self.take(op.parts, usize::MAX) {
+                    (op.run)(part, None);
+                }
+            }
+            Sharing::Guided { divisor } => {
+                let mut next = self.take(op.parts, divisor);
+                while let Some(range) = next {
+                    next = self.take(op.parts, divisor);
+                    (op.run)(range, next.as_ref().map(|next| next.start));
+                }
             }
         });
         if let Err(panic) = catch_unwind(all) {
@@ -282,6 +307,28 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn ranges_cover_all_parts_and_follow_as_announced() {
+        for parts in [1, 2, 7, 64, 1_000] {
+            let taken = Mutex::new(Vec::new());
+            for_ranges(parts, MUCH, |range, next| {
+                taken.lock().unwrap_or_else(PoisonError::into_inner).push((
+                    thread::current().id(),
+                    range,
+                    next,
+                ));
+            });
+            let taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let mut covered: Vec<usize> = taken.iter().flat_map(|(_, range, _)| range.clone()).collect();
+            covered.sort_unstable();
+            assert_eq!(covered, (0..parts).collect::<Vec<_>>());
+            for (index, (thread, _, announced)) in taken.iter().enumerate() {
+                let later = taken[index + 1..].iter().find(|(other, ..)| other == thread);
+                assert_eq!(*announced, later.map(|(_, range, _)| range.start));
+            }
+        }
     }
 
     #[test]

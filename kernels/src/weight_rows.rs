@@ -4,7 +4,7 @@ use candle_core::{Result, bail};
 use half::{bf16, slice::HalfBitsSliceExt};
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, CodeRows, CodeWidth};
+use crate::avx512::{Avx512, CodeRows, CodeWidth, Stored};
 use crate::{
     Activations, DenseDtype, Weight, WeightData,
     int8_weight::int8_row,
@@ -82,6 +82,19 @@ impl<'a> WeightRows<'a> {
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn product(self, _: Activations) -> Product<'a> {
         Product::Widened
+    }
+
+    /// Where its rows are stored.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn stored(self) -> Stored {
+        let rows = self.rows().max(1);
+        let (data, scales): (&[u8], &[u8]) = match &self.weight.data {
+            WeightData::Dense { bytes, .. } => (bytes, &[]),
+            WeightData::Int4Group32 { packed, scales, .. } => (packed, scales),
+            WeightData::Int8Group32 { codes, scales } => (codes, scales),
+            WeightData::Fp8Block128 { codes, .. } => (codes, &[]),
+        };
+        Stored::new((data, data.len() / rows), (scales, scales.len() / rows))
     }
 
     /// Codes of rows that are whole blocks of 128 columns, with bf16 scales.

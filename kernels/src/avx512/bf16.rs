@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, asks, fold_all, load_bytes, prefetch,
+    Stored, fold_all, load_bytes,
     tiles::{Format, PerFeature},
 };
 use crate::bf16_rows::{Block, COLUMNS};
@@ -29,10 +29,15 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
         weights.features(range)
     }
 
+    fn stored(weights: Self::Weights<'_>) -> Stored {
+        Stored::new((weights.items, weights.count), (&[], 0))
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn tile<const R: usize, const F: usize>(
         x: [&[Block]; R],
         weights: [Self::Weights<'_>; F],
+        ahead: Option<Stored>,
     ) -> [[f32; R]; F] {
         let blocks = weights[0].count / BYTES;
         let mut rows: [&[[u8; BYTES]]; F] = [&[]; F];
@@ -41,7 +46,6 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
             assert_eq!(rows[f].len(), blocks);
         }
         assert!(x.iter().all(|x| x.len() == weights[0].count.div_ceil(BYTES)));
-        let ask = STREAMED && asks(R, F * weights[0].count);
         let mut sums = [[_mm512_setzero_ps(); R]; F];
         for block in 0..blocks {
             let mut w = [_mm512_setzero_si512(); F];
@@ -49,8 +53,8 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
                 // SAFETY, here and below: the assertions above.
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
-                if ask {
-                    prefetch(rows[0], block * F + f, AHEAD);
+                if let (true, Some(ahead)) = (STREAMED, ahead) {
+                    ahead.ask((block * F + f) * BYTES, BYTES);
                 }
             }
             for r in 0..R {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, CodeRows, asks, load_bytes, prefetch,
+    CodeRows, Stored, load_bytes,
     tiles::{Format, PerFeature},
     transpose::transpose,
 };
@@ -137,17 +137,25 @@ impl<K: Codes + 'static> Format for Coded<K> {
         CodedWeights { codes: codes.features(range.clone()), scales: scales.features(range) }
     }
 
+    fn stored(CodedWeights { codes, scales }: Self::Weights<'_>) -> Stored {
+        // SAFETY: packed codes are bytes.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(codes.items.as_ptr().cast(), size_of_val(codes.items)) };
+        let row = codes.count * size_of::<K::Packed>();
+        Stored::new((bytes, row), (scales.items.as_flattened(), scales.count * SCALES))
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     unsafe fn tile<const R: usize, const F: usize>(
         x: [&[Block]; R],
         weights: [Self::Weights<'_>; F],
+        ahead: Option<Stored>,
     ) -> [[f32; R]; F] {
         let blocks = x[0].len();
         assert!(x.iter().all(|x| x.len() == blocks));
         assert!(weights.iter().all(|w| w.codes.items.len() == blocks && w.scales.items.len() == blocks));
         // Four features are multiplied together; fewer come more than once.
         let weights: [_; 4] = std::array::from_fn(|f| weights[f.min(F - 1)]);
-        let ask = asks(R, F * blocks * size_of::<K::Packed>());
         let mut sums = [_mm512_setzero_ps(); R];
         for block in 0..blocks {
             let mut even = [_mm512_setzero_si512(); 4];
@@ -161,11 +169,12 @@ impl<K: Codes + 'static> Format for Coded<K> {
                         weights[f].scales.items.get_unchecked(block),
                     )
                 };
-                if ask {
-                    prefetch(weights[0].codes.items, block * 4 + f, AHEAD);
+                if let Some(ahead) = ahead {
+                    let bytes = size_of::<K::Packed>();
+                    ahead.ask((block * 4 + f) * bytes, bytes);
                     // A line of scales is that of eight blocks.
                     if f == 0 && block % 2 == 0 {
-                        prefetch(weights[0].scales.items, block * 4, AHEAD / size_of::<K::Packed>() * SCALES);
+                        ahead.ask_scales(block * 4 * SCALES, 8 * SCALES);
                     }
                 }
                 (even[f], odd[f]) = unsafe { K::unpack(packed) };

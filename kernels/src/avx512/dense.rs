@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AHEAD, asks, fold_all, load_f32, prefetch,
+    Stored, fold_all, load_f32,
     tiles::{Format, PerFeature},
 };
 
@@ -31,10 +31,16 @@ macro_rules! format {
                 weights.features(range)
             }
 
+            fn stored(weights: Self::Weights<'_>) -> Stored {
+                let row = weights.count * size_of::<$number>();
+                Stored::new((bytemuck::cast_slice(weights.items), row), (&[], 0))
+            }
+
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
             unsafe fn tile<const R: usize, const F: usize>(
                 x: [&[f32]; R],
                 weights: [Self::Weights<'_>; F],
+                ahead: Option<Stored>,
             ) -> [[f32; R]; F] {
                 let steps = x[0].len() / STEP;
                 let mut blocks: [&[[f32; STEP]]; R] = [&[]; R];
@@ -47,7 +53,6 @@ macro_rules! format {
                     rows[f] = weights[f].items.as_chunks().0;
                     assert_eq!(rows[f].len(), steps);
                 }
-                let ask = asks(R, F * weights[0].count * size_of::<$number>());
                 let mut sums = [[_mm512_setzero_ps(); R]; F];
                 for step in 0..steps {
                     let mut w = [_mm512_setzero_ps(); F];
@@ -55,8 +60,9 @@ macro_rules! format {
                         // SAFETY, here and below: the assertions above.
                         let block = unsafe { rows[f].get_unchecked(step) };
                         w[f] = $load(block);
-                        if ask {
-                            prefetch(rows[0], step * F + f, AHEAD);
+                        if let Some(ahead) = ahead {
+                            let bytes = $block * size_of::<$number>();
+                            ahead.ask((step * F + f) * bytes, bytes);
                         }
                     }
                     for r in 0..R {

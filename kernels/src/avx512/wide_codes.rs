@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    Avx512,
+    Avx512, Stored,
     codes::{Coded, CodedWeights, Codes, SCALES},
     load_bytes,
     tiles::{self, Format},
@@ -52,6 +52,7 @@ pub(super) fn multiply<K: Codes + 'static>(
     x: &[&[Block]],
     weights: CodedWeights<'_, K>,
     mut out: Output<'_>,
+    next: Option<Stored>,
 ) {
     let features = out.features();
     // The last features, if they are few, are not worth it either.
@@ -67,7 +68,7 @@ pub(super) fn multiply<K: Codes + 'static>(
     if wide < features {
         let (weights, out) = (Coded::features(weights, wide..features), out.part(wide..features));
         // SAFETY: the format needs nothing beyond what the caller proved.
-        unsafe { tiles::multiply::<Coded<K>>(proof, x, weights, out) };
+        unsafe { tiles::multiply::<Coded<K>>(proof, x, weights, out, next) };
     }
 }
 
