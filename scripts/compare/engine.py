@@ -1,80 +1,112 @@
-"""Measures kimi-serve's engine and llama.cpp in turns: engine.py CHECKPOINT FILE.gguf bf16|q8_0 ROUNDS THREADS"""
+"""Prompts and generation in kimi-serve's engine, in llama.cpp and in ik_llama.cpp: the same weights, in turns, without servers."""
 
+import argparse
 import json
-import re
+import os
 import statistics
 import subprocess
 import sys
-import urllib.request
+from dataclasses import dataclass
 
-import xllamacpp
+from twin import HERE, OUT, add_options, twin
 
-PROMPT, ANSWER = 512, 64
-
-
-def llama_cpp(path, threads):
-    params = xllamacpp.CommonParams()
-    params.model.path = path
-    params.n_ctx = 2 * (PROMPT + ANSWER)
-    params.n_parallel = 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.verbosity = -1
-    server = xllamacpp.Server(params)
-
-    def measure(round):
-        """Tokens per second of a prompt and of the answer behind it."""
-        ids = [(index * 7 + round * 13) % 4000 + 10 for index in range(PROMPT)]
-        body = dict(prompt=ids, n_predict=ANSWER, ignore_eos=True, cache_prompt=False)
-        request = urllib.request.Request(server.listening_address + "/completion", json.dumps(body).encode(),
-                                         {"content-type": "application/json"})
-        timings = json.load(urllib.request.urlopen(request))["timings"]
-        return [timings["prompt_per_second"], timings["predicted_per_second"]]
-
-    measure.server = server
-    return measure
+PROMPT, STEPS = 512, 64
+# Tokens of each of several streams.
+BATCH_DEPTH = 128
 
 
-def kimi(checkpoint, dense, threads):
-    command = ["target/release/kimi-bench", "engine", "--model", checkpoint, "--batch", "1", "--steps", str(ANSWER),
-               "--repeat", "3", "--threads", str(threads)]
+@dataclass
+class Case:
+    """Tokens of a prompt, or streams that generate together behind `depth` tokens each."""
+
+    rows: int = 0
+    streams: int = 0
+    depth: int = 0
+
+    def name(self):
+        if self.rows:
+            return f"prompt of {self.rows}"
+        return f"generation behind {self.depth:,}" + (f", {self.streams} streams" if self.streams > 1 else "")
+
+
+class Peer:
+    """A driver of peers/, which stays up between its turns."""
+
+    def __init__(self, name, script, file, threads):
+        self.name = name
+        log = (OUT / f"{name}.log").open("w")
+        self.driver = subprocess.Popen([sys.executable, HERE / "peers" / script, file, str(threads)], text=True, stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=log)
+
+    def measure(self, case):
+        """Tokens per second."""
+        wanted = f"prompt {case.rows}" if case.rows else f"generate {case.streams} {case.depth} {STEPS}"
+        self.driver.stdin.write(wanted + "\n")
+        self.driver.stdin.flush()
+        answer = self.driver.stdout.readline() or sys.exit(f"{self.name} ended: see {OUT / self.name}.log")
+        return float(answer)
+
+
+def ours(checkpoint, dense, threads, case):
+    """What `kimi-bench engine` finds; the median of three, as its weights are not in memory at first."""
+    file = OUT / "engine.json"
+    command = ["target/release/kimi-bench", "engine", "--model", checkpoint, "--prompt", case.rows, "--batch", case.streams, "--depth",
+               case.depth, "--steps", STEPS, "--repeat", 3, "--threads", threads, "--json", file]
     if dense == "q8_0":
         command.append("--dense-int8")
-
-    def figures(prompt, depth):
-        """Speeds of a prompt and of generation, both behind `depth` tokens."""
-        more = ["--prompt", str(prompt), "--depth", str(depth)]
-        text = subprocess.run(command + more, check=True, capture_output=True, text=True).stdout
-        rates = [float(rate) for rate in re.findall(r"^\| (?:prompt|generate).*?\| +([\d.]+) ", text, re.M)]
-        memory = float(re.search(r"memory reads ([\d.]+)", text)[1])
-        share = [float(share) for share in re.findall(r"([\d.]+) % \|$", text, re.M)]
-        return rates, memory, share
-
-    def measure():
-        """As llama.cpp: a prompt, and an answer behind a prompt; then what memory gave and the answer's share of it."""
-        (prompt, _), _, _ = figures(PROMPT, 0)
-        (_, answer), memory, (_, share) = figures(1, PROMPT)
-        return [prompt, answer, memory, share]
-
-    return measure
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+    return json.loads(file.read_text())[0]
 
 
-def main(checkpoint, path, dense, rounds, threads):
-    ours, theirs = kimi(checkpoint, dense, threads), llama_cpp(path, threads)
-    theirs(0)
-    rows = []
-    for round in range(1, rounds + 1):
-        rows.append((ours(), theirs(round)))
-        print(f"round {round}: kimi-serve {rows[-1][0][:2]}, llama.cpp {rows[-1][1]}", file=sys.stderr, flush=True)
-    median = lambda side, index: statistics.median(row[side][index] for row in rows)
-    print(f"{checkpoint}, dense part {dense}, {threads} threads, medians of {rounds} rounds in turns; "
-          f"memory reads {median(0, 2):.0f} GB/s, generation uses {median(0, 3):.0f} % of it\n")
-    print("| tokens/s | kimi-serve | llama.cpp | ratio |\n|---|---|---|---|")
-    for index, name in enumerate([f"prompt of {PROMPT}", f"generation behind {PROMPT}"]):
-        ratio = statistics.median(row[0][index] / row[1][index] for row in rows)
-        print(f"| {name} | {median(0, index):.0f} | {median(1, index):.0f} | {ratio:.2f} |")
+def cases(arguments):
+    numbers = lambda text: [int(number) for number in text.split(",") if number]
+    prompt = [Case(rows=PROMPT)]
+    alone = [Case(streams=1, depth=depth) for depth in numbers(arguments.depth)]
+    together = [Case(streams=streams, depth=BATCH_DEPTH) for streams in numbers(arguments.batch)]
+    return prompt + alone + together
+
+
+def table(cases, peers, rounds):
+    """`rounds[n][case]`: what we found, and what each peer did."""
+    print("| tokens/s | kimi-serve | of the limit |" + "".join(f" {peer.name} | ratio |" for peer in peers))
+    print("|---|---|---|" + "---|---|" * len(peers))
+    for index, case in enumerate(cases):
+        found = [results[index] for results in rounds]
+        median = lambda figure: statistics.median(map(figure, found))
+        cells = [case.name(), f"{median(lambda sides: sides[0]['tokens_per_second']):.0f}",
+                 f"{median(lambda sides: sides[0]['of_limit']):.0%}"]
+        for side in range(1, len(peers) + 1):
+            cells += [f"{median(lambda sides: sides[side]):.0f}",
+                      f"{median(lambda sides: sides[0]['tokens_per_second'] / sides[side]):.2f}"]
+        print("| " + " | ".join(cells) + " |")
+    memory = statistics.median(sides[0]["memory_gb_per_second"] for results in rounds for sides in results)
+    print(f"\nMemory reads {memory:.0f} GB/s.")
+
+
+def main(arguments):
+    threads = arguments.threads or os.cpu_count()
+    checkpoint, file = twin(arguments.model, arguments.dense)
+    peers = [Peer("llama.cpp", "llama_cpp.py", file, threads), Peer("ik_llama.cpp", "ik_llama.py", file, threads)]
+    wanted, rounds = cases(arguments), []
+    for case in wanted:
+        # A round that does not count: prompts behind which generation is measured are computed, weights come into memory.
+        for peer in peers:
+            print(f"warm-up, {case.name()}, {peer.name}: {peer.measure(case):.1f} tokens/s", file=sys.stderr, flush=True)
+    for number in range(1, arguments.rounds + 1):
+        rounds.append([])
+        for case in wanted:
+            sides = [ours(checkpoint, arguments.dense, threads, case), *(peer.measure(case) for peer in peers)]
+            rounds[-1].append(sides)
+            print(f"round {number}, {case.name()}: kimi-serve {sides[0]['tokens_per_second']:.1f}, " +
+                  ", ".join(f"{peer.name} {speed:.1f}" for peer, speed in zip(peers, sides[1:])), file=sys.stderr, flush=True)
+    print(f"{arguments.model}, dense part {arguments.dense}, {threads} threads, medians of {arguments.rounds} rounds in turns\n")
+    table(wanted, peers, rounds)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6:
-        sys.exit(__doc__)
-    main(*sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5]))
+    parser = argparse.ArgumentParser(prog="scripts/compare/engine", description=__doc__)
+    add_options(parser)
+    parser.add_argument("--depth", default="512", metavar="TOKENS,…", help="generation of one stream behind so many tokens (512)")
+    parser.add_argument("--batch", default="", metavar="STREAMS,…",
+                        help=f"generation of so many streams together, each behind {BATCH_DEPTH} tokens (none)")
+    main(parser.parse_args())

@@ -1,10 +1,13 @@
 """Writes a checkpoint of random numbers in Kimi K2.6's layout, to measure speed with: synthetic.py mini|small DIR
 
-Routed experts are int4 in groups of 32, everything else is bf16. mini has 1.6 billion parameters (1.2 GB), small 8.6 (5.5 GB). It
-has no tokenizer: ask it with token ids.
+Routed experts are int4 in groups of 32, everything else is bf16. mini has 1.6 billion parameters (1.2 GB), small 8.6 (5.5 GB). The
+vocabulary is kimi-nano's, filled up with pairs of its words.
 """
 
+import base64
+import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +34,11 @@ KIMI = dict(
                          actorder=None, block_structure=None, observer="minmax", observer_kwargs={}))),
         ignore=["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"]),
 )
+
+
+NANO = Path(__file__).parents[2] / "models/kimi-nano"
+# Ids behind the ordinary ones that are kept for special tokens.
+SPECIAL = 256
 
 
 def bf16(values):
@@ -84,6 +92,22 @@ def layer(random, config, index):
     return {f"model.layers.{index}.{name}": tensor for name, tensor in tensors.items()}
 
 
+def write_vocabulary(size, folder):
+    tokens = [base64.b64decode(line.split()[0]) for line in (NANO / "tiktoken.model").read_bytes().splitlines()]
+    first_special = size - SPECIAL
+    # Text is cut before spaces, so no prompt contains these pairs.
+    words = [token for token in tokens if token.startswith(b" ") and token[1:].isalpha()]
+    pairs = map(b"".join, itertools.product(words, words))
+    all_tokens = [*tokens, *itertools.islice(pairs, first_special - len(tokens))]
+    lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(all_tokens))
+    (folder / "tiktoken.model").write_bytes(b"".join(lines))
+    config = json.loads((NANO / "tokenizer_config.json").read_text())
+    special = config["added_tokens_decoder"].items()
+    config["added_tokens_decoder"] = {int(index) - len(tokens) + first_special: token for index, token in special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    shutil.copy(NANO / "chat_template.jinja", folder)
+
+
 def write(path, tensors):
     header, offset = {}, 0
     for name, (dtype, data) in tensors.items():
@@ -99,13 +123,16 @@ def write(path, tensors):
 
 def main(size, folder):
     config = KIMI | SIZES[size]
-    config |= dict(num_key_value_heads=config["num_attention_heads"], bos_token_id=config["vocab_size"] - 2,
-                   eos_token_id=config["vocab_size"] - 1)
+    # [BOS], and <|im_end|> two behind it, as in kimi-nano.
+    first_special = config["vocab_size"] - SPECIAL
+    config |= dict(num_key_value_heads=config["num_attention_heads"], bos_token_id=first_special, eos_token_id=first_special + 2)
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     vocabulary, hidden = config["vocab_size"], config["hidden_size"]
     ends = {"model.embed_tokens.weight": matrix(random, vocabulary, hidden), "lm_head.weight": matrix(random, vocabulary, hidden),
             "model.norm.weight": ("BF16", bf16(np.ones(hidden, np.float32)))}
+    # Greedy answers never contain a marker: all of their text is seen.
+    ends["lm_head.weight"][1][first_special:] = 0
     names, total = {}, 0
     count = config["num_hidden_layers"] + 1
     for number in range(count):
@@ -119,6 +146,7 @@ def main(size, folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     whole = dict(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", dtype="bfloat16", text_config=config)
     (folder / "config.json").write_text(json.dumps(whole, indent=1))
+    write_vocabulary(config["vocab_size"], folder)
 
 
 if __name__ == "__main__":

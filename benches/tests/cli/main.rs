@@ -140,6 +140,31 @@ fn latency_is_measured_over_lengths_and_shown_again_from_the_file() {
 }
 
 #[test]
+fn the_engine_tells_what_memory_it_takes_and_steps_do_not_add_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("engine.json");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/kimi-nano");
+    let what =
+        ["engine", "--model", model, "--prompt", "32", "--batch", "2", "--steps", "600", "--repeat", "1"];
+    let output = bench(&[&what[..], &["--busy", "1", "--json", json.to_str().unwrap()]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    let [prompt, generation] = &figures.as_array().unwrap()[..] else { panic!("{figures}") };
+    assert_eq!((&prompt["name"], &generation["name"]), (&"prompt 32".into(), &"generate × 2".into()));
+    for figure in ["tokens_per_second", "of_limit", "beside_busy"] {
+        assert!(generation[figure].as_f64().unwrap() > 0.0, "{figures}");
+    }
+    assert!(prompt["grown_bytes"].is_null(), "one step says nothing");
+    if cfg!(target_os = "linux") {
+        // The system counts pages roughly.
+        assert!(generation["grown_bytes"].as_i64().unwrap() < 1 << 20, "{figures}");
+        let kept = generation["file_and_cache_bytes"].as_u64().unwrap();
+        let peak = generation["peak_bytes"].as_u64().unwrap();
+        assert!((kept..kept + (256 << 20)).contains(&peak), "the memory's test is given back: {figures}");
+    }
+}
+
+#[test]
 fn two_servers_are_compared_by_ratios() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
