@@ -13,6 +13,7 @@ from twin import HERE, OUT, add_options, twin
 PROMPT, STEPS = 512, 64
 # Tokens of each of several streams.
 BATCH_DEPTH = 128
+DRIVERS = {"llama.cpp": "llama_cpp.py", "ik_llama.cpp": "ik_llama.py"}
 
 
 @dataclass
@@ -32,11 +33,11 @@ class Case:
 class Peer:
     """A driver of peers/, which stays up between its turns."""
 
-    def __init__(self, name, script, file, threads):
+    def __init__(self, name, file, threads):
         self.name = name
         log = (OUT / f"{name}.log").open("w")
-        self.driver = subprocess.Popen([sys.executable, HERE / "peers" / script, file, str(threads)], text=True, stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=log)
+        self.driver = subprocess.Popen([sys.executable, HERE / "peers" / DRIVERS[name], file, str(threads)], text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
 
     def measure(self, case):
         """Tokens per second."""
@@ -86,7 +87,7 @@ def table(cases, peers, rounds):
 def main(arguments):
     threads = arguments.threads or os.cpu_count()
     checkpoint, file = twin(arguments.model, arguments.dense)
-    peers = [Peer("llama.cpp", "llama_cpp.py", file, threads), Peer("ik_llama.cpp", "ik_llama.py", file, threads)]
+    peers = [Peer(name, file, threads) for name in arguments.peers.split(",")]
     wanted, rounds = cases(arguments), []
     for case in wanted:
         # A round that does not count: prompts behind which generation is measured are computed, weights come into memory.
@@ -109,4 +110,5 @@ if __name__ == "__main__":
     parser.add_argument("--depth", default="512", metavar="TOKENS,…", help="generation of one stream behind so many tokens (512)")
     parser.add_argument("--batch", default="", metavar="STREAMS,…",
                         help=f"generation of so many streams together, each behind {BATCH_DEPTH} tokens (none)")
+    parser.add_argument("--peers", default=",".join(DRIVERS), metavar="NAME,…", help="which peers; all if not given")
     main(parser.parse_args())

@@ -30,7 +30,7 @@ def batch_of(entries):
     """A batch of (stream, position, whether its logits are wanted); the tokens are random."""
     count, streams = len(entries), [(ctypes.c_int32 * 1)(stream) for stream, _, _ in entries]
     numbers = lambda kind, values: (kind * count)(*values)
-    return Batch(count, numbers(ctypes.c_int32, (random.randrange(10, 4000) for _ in entries)), None,
+    return Batch(count, numbers(ctypes.c_int32, (random.randrange(10, 1000) for _ in entries)), None,
                  numbers(ctypes.c_int32, (position for _, position, _ in entries)), numbers(ctypes.c_int32, [1] * count),
                  numbers(pointer(ctypes.c_int32), (ctypes.cast(stream, pointer(ctypes.c_int32)) for stream in streams)),
                  numbers(ctypes.c_int8, (wanted for _, _, wanted in entries)))
