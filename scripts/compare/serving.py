@@ -4,6 +4,7 @@ clients, prompts of 128 tokens, answers of 64. What follows `--` goes to kimi-be
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def main(arguments, load):
     threads = arguments.threads or os.cpu_count()
     checkpoint, file = twin(arguments.model, arguments.dense)
     servers, rounds = {}, []
+    # Not even a run that is stopped leaves a server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for name, command in commands(arguments, checkpoint, file, threads).items():
             log = (OUT / f"{name}.log").open("w")
