@@ -21,7 +21,8 @@ const ROWS: usize = 16;
 
 impl Weight {
     /// The same weight with 8 bits a number and a scale for each 32, as llama.cpp's `Q8_0` has it: `w ≈ q * scale`, where the
-    /// largest of a group has the code ±127. `None` when its rows are not whole blocks of 128 columns.
+    /// largest of a group has the code ±127. `None` when its rows are not whole blocks of 128 columns. The memory of its own bytes is
+    /// given back if they lie in a file: hardly anyone wants both.
     ///
     /// # Errors
     /// When its byte counts do not fit its shape.
@@ -48,6 +49,7 @@ impl Weight {
             }
         });
         let [codes, scales] = [codes, scales].map(|bytes| SharedBytes::new(Arc::new(bytes)));
+        self.release();
         Ok(Some(Self { data: WeightData::Int8Group32 { codes, scales }, ..self.clone() }))
     }
 }

@@ -8,15 +8,36 @@ use std::io;
 pub(crate) fn prefer_large_pages<T>(data: &[T]) {
     #[cfg(target_os = "linux")]
     {
-        const PAGE: usize = 4096;
-        let bytes = data.as_ptr_range();
-        let first = bytes.start.addr().next_multiple_of(PAGE);
-        let len = (bytes.end.addr() / PAGE * PAGE).saturating_sub(first);
+        let (first, len) = whole_pages(data);
         // SAFETY: whole pages inside of memory that is borrowed here; the advice changes nothing that can be read.
         let _ = unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = data;
+}
+
+/// Gives the memory of whole pages inside of these bytes back. Pages that are locked stay.
+///
+/// # Safety
+/// The bytes must lie in a file that is mapped to be read: elsewhere they would become zeros.
+pub(crate) unsafe fn release_pages(bytes: &[u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let (first, len) = whole_pages(bytes);
+        // SAFETY: pages of a file are read again as they were: the caller's promise.
+        let _ = unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_DONTNEED) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
+/// Address and length of the pages that lie inside.
+#[cfg(target_os = "linux")]
+fn whole_pages<T>(data: &[T]) -> (usize, usize) {
+    const PAGE: usize = 4096;
+    let bytes = data.as_ptr_range();
+    let first = bytes.start.addr().next_multiple_of(PAGE);
+    (first, (bytes.end.addr() / PAGE * PAGE).saturating_sub(first))
 }
 
 /// Keeps these bytes in memory for as long as they are mapped, reading them if need be.

@@ -2,25 +2,45 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
+use memmap2::Mmap;
+
+use crate::pages::release_pages;
+
 /// A byte range of something that stays alive as long as anyone looks at it: a mapped shard, or the binary itself.
 #[derive(Clone)]
 pub struct SharedBytes {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
     range: Range<usize>,
+    /// Whether the system finds them in a file again when it has no memory for them.
+    in_file: bool,
 }
 
 impl SharedBytes {
     /// All bytes of `owner`.
     pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Self {
         let range = 0..(*owner).as_ref().len();
-        Self { owner, range }
+        Self { owner, range, in_file: false }
+    }
+
+    /// All bytes of a file that `map` was made of.
+    pub fn of_file(map: Mmap) -> Self {
+        Self { in_file: true, ..Self::new(Arc::new(map)) }
+    }
+
+    /// Gives their memory back to the system if they lie in a file, from which it reads them again if anyone looks.
+    #[expect(unsafe_code, reason = "only who made them knows where they lie")]
+    fn release(&self) {
+        if self.in_file {
+            // SAFETY: they do.
+            unsafe { release_pages(self) };
+        }
     }
 
     /// A part of these bytes, or `None` when `range` reaches past their end.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         let start = self.range.start.checked_add(range.start)?;
         let end = self.range.start.checked_add(range.end)?;
-        (start <= end && end <= self.range.end).then(|| Self { owner: self.owner.clone(), range: start..end })
+        (start <= end && end <= self.range.end).then(|| Self { range: start..end, ..self.clone() })
     }
 }
 
@@ -73,13 +93,22 @@ pub struct Weight {
 impl Weight {
     /// Bytes of its numbers and scales.
     pub fn bytes(&self) -> u64 {
-        let parts = match &self.data {
-            WeightData::Dense { bytes, .. } => [bytes.len(), 0],
-            WeightData::Int4Group32 { packed, scales, .. } => [packed.len(), scales.len()],
-            WeightData::Int8Group32 { codes, scales } => [codes.len(), scales.len()],
-            WeightData::Fp8Block128 { codes, scale_inv } => [codes.len(), scale_inv.len()],
+        self.parts().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Gives the memory of what lies in files back to the system, which reads it again if anyone looks.
+    pub(crate) fn release(&self) {
+        self.parts().for_each(SharedBytes::release);
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &SharedBytes> {
+        let (numbers, scales) = match &self.data {
+            WeightData::Dense { bytes, .. } => (bytes, None),
+            WeightData::Int4Group32 { packed, scales, .. } => (packed, Some(scales)),
+            WeightData::Int8Group32 { codes, scales } => (codes, Some(scales)),
+            WeightData::Fp8Block128 { codes, scale_inv } => (codes, Some(scale_inv)),
         };
-        parts.iter().sum::<usize>() as u64
+        std::iter::once(numbers).chain(scales)
     }
 }
 

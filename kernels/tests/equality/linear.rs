@@ -1,8 +1,11 @@
 //! Linear layers and the embedding, in every weight format.
 
+use std::io::Write as _;
+
 use candle_core::{Device, Tensor};
 use kimi_kernels::{
-    Activations, DenseDtype, Weight, dequantize, embed, linear, multiplies_bf16, multiplies_bytes, reference,
+    Activations, DenseDtype, SharedBytes, Weight, WeightData, dequantize, embed, linear, multiplies_bf16,
+    multiplies_bytes, reference,
 };
 
 use super::harness::{Random, assert_close, numbers, unwritten};
@@ -170,4 +173,23 @@ fn embed_equals_its_reference() {
         let error = embed(&table, &[50], &unwritten(&[1, 40])).unwrap_err().to_string();
         assert!(error.contains("token id 50 is outside the vocabulary of 50"), "{error}");
     }
+}
+
+#[test]
+fn a_weight_of_a_file_becomes_one_in_8_bits_and_stays_as_it_is() {
+    let mut random = Random::new(31);
+    let weight = random.dense(DenseDtype::Bf16, 96, 256);
+    let WeightData::Dense { dtype, bytes } = &weight.data else { unreachable!("dense") };
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    // SAFETY: nobody else has this file.
+    #[expect(unsafe_code, reason = "mapping a file")]
+    let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
+    let data = WeightData::Dense { dtype: *dtype, bytes: SharedBytes::of_file(map) };
+    let of_file = Weight { data, ..weight.clone() };
+    let read = |weight: &Weight| numbers(&dequantize(weight).unwrap());
+    let [found, expected] = [&of_file, &weight].map(|weight| read(&weight.to_int8().unwrap().unwrap()));
+    assert_eq!(found, expected);
+    // Its memory was given back; the file is still there.
+    assert_eq!(read(&of_file), read(&weight));
 }

@@ -140,5 +140,5 @@ fn map_file(file: &File) -> std::io::Result<SharedBytes> {
     // SAFETY: the map is read-only and private to this process's view. Undefined behaviour needs another process to
     // change the file while it is mapped; `CheckpointFiles::map` documents that requirement for operators.
     let map = unsafe { memmap2::Mmap::map(file)? };
-    Ok(SharedBytes::new(Arc::new(map)))
+    Ok(SharedBytes::of_file(map))
 }
