@@ -122,12 +122,12 @@ pub enum Part {
     },
     /// An image: PNG, JPEG, WebP, GIF (its first picture) or BMP.
     ImageUrl {
-        /// A `data:` URL or `ms://ID` of an upload.
+        /// A `data:` URL, `ms://ID` of an upload, or an `https://` URL of a host that the operator allows.
         image_url: MediaUrl,
     },
     /// A video: H.264 in MP4 or MOV, or an animated GIF or WebP.
     VideoUrl {
-        /// A `data:` URL or `ms://ID` of an upload.
+        /// A `data:` URL, `ms://ID` of an upload, or an `https://` URL of a host that the operator allows.
         video_url: MediaUrl,
     },
     /// A kind of part this API does not know, or a known kind without its own key; the request is refused with the

@@ -36,7 +36,7 @@ impl JsonSchema for MediaUrl {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let url = json_schema!({
             "type": "string",
-            "description": "`data:image/png;base64,…`, or `ms://ID` of an uploaded file. Nothing is fetched.",
+            "description": "`data:image/png;base64,…`, or `ms://ID` of an uploaded file.",
             "pattern": "^([Dd][Aa][Tt][Aa]:|ms://)",
         });
         let object = json_schema!({"type": "object", "properties": {"url": url}, "required": ["url"]});

@@ -12,11 +12,12 @@ use tower_http::cors::CorsLayer;
 
 use crate::auth::Caller;
 use crate::file_store::FileStore;
+use crate::remote_media::Fetcher;
 use crate::state::{ReadyService, ServerState};
 use crate::tenancy::{Tenancy, TenantKey};
 use crate::{
-    AllowedHosts, ApiError, ApiKeys, Contract, FileLimits, Limits, LoadProgress, Policy, Service, auth, gate,
-    media, paced_body, routes, telemetry,
+    AllowedHosts, ApiError, ApiKeys, Contract, FileLimits, Limits, LoadProgress, Policy, RemoteMedia,
+    Service, auth, gate, media, paced_body, routes, telemetry,
 };
 
 /// Renders all metrics in Prometheus' text format; the recorder belongs to the binary.
@@ -50,6 +51,8 @@ pub struct AppConfig {
     pub chat_body_limit: usize,
     /// How much may be uploaded.
     pub files: FileLimits,
+    /// Which hosts images and videos are fetched from; `None`: nothing is fetched.
+    pub remote_media: Option<RemoteMedia>,
     /// Which names requests may be sent to.
     pub allowed_hosts: AllowedHosts,
     /// What a connection may take before it is cut off.
@@ -78,6 +81,7 @@ struct Inner {
     started: Instant,
     running: TaskTracker,
     files: FileStore,
+    fetcher: Option<Fetcher>,
     decoders: Arc<Semaphore>,
     tenancy: Tenancy,
 }
@@ -91,8 +95,9 @@ impl App {
         let policy = Policy::of(config.contract);
         let files = FileStore::new(config.files);
         let tenancy = Tenancy::new(config.prefix_cache, config.cache_secret);
+        let fetcher = config.remote_media.clone().map(Fetcher::new);
         let (running, decoders) = (TaskTracker::new(), media::decoders());
-        Self(Arc::new(Inner { config, policy, state, started, running, files, decoders, tenancy }))
+        Self(Arc::new(Inner { config, policy, state, started, running, files, fetcher, decoders, tenancy }))
     }
 
     /// Says how far loading is; `/health` repeats it.
@@ -161,6 +166,11 @@ impl App {
 
     pub(crate) fn files(&self) -> &FileStore {
         &self.0.files
+    }
+
+    /// What gets media from other hosts, where the operator allows that.
+    pub(crate) fn fetcher(&self) -> Option<&Fetcher> {
+        self.0.fetcher.as_ref()
     }
 
     /// Places to decode media at.

@@ -1,5 +1,5 @@
-//! Images and videos of a request: from the URLs in its messages to patches. Bytes come with the request or were uploaded;
-//! nothing is fetched.
+//! Images and videos of a request: from the URLs in its messages to patches. Bytes come with the request, were uploaded, or are
+//! fetched from hosts that the operator allows (`remote_media.rs`).
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use bytes::Bytes;
 use data_url::DataUrl;
 use kimi_chat::{
     Conversation, MediaBudget, MediaError, MediaPart, PreparedMedia, prepare_image, prepare_video,
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::auth::Caller;
 use crate::prepare::Desk;
+use crate::remote_media::{Fetched, RemoteMedia, Wanted};
 use crate::{ApiError, App, blocking};
 
 /// Where uploads are.
@@ -47,6 +49,10 @@ pub(crate) async fn prepare(
     if conversation.media().next().is_none() {
         return Ok((conversation, Vec::new()));
     }
+    let fetched = match desk.app.fetcher() {
+        Some(fetcher) => fetcher.fetch(remote(&conversation)).await?,
+        None => Fetched::default(),
+    };
     let turn = timeout(WAIT, Arc::clone(desk.app.decoders()).acquire_owned()).await;
     let turn = turn.map_err(|_elapsed| {
         ApiError::overloaded("The server is currently overloaded with decoding media; retry later", WAIT)
@@ -57,8 +63,8 @@ pub(crate) async fn prepare(
     let (app, caller) = (desk.app.clone(), desk.caller);
     let work = move || {
         let _turn = turn;
-        let mut reader =
-            Reader { app, caller, budget, upload_bytes: UPLOADED_BYTES, context: limits.max_context };
+        let (upload_bytes, context) = (UPLOADED_BYTES, limits.max_context);
+        let mut reader = Reader { app, caller, fetched, budget, upload_bytes, context };
         let media = conversation.media().map(|part| reader.prepare(part)).collect::<Result<_, _>>()?;
         Ok((conversation, media))
     };
@@ -82,6 +88,7 @@ impl Drop for StopOnDrop {
 struct Reader {
     app: App,
     caller: Caller,
+    fetched: Fetched,
     budget: MediaBudget,
     /// Of uploads, that may still be read.
     upload_bytes: u64,
@@ -105,16 +112,19 @@ impl Reader {
     }
 
     /// What is behind a URL that [`check_url`] let pass.
-    fn bytes(&mut self, kind: &str, url: &str) -> Result<Vec<u8>, ApiError> {
+    fn bytes(&mut self, kind: &str, url: &str) -> Result<Bytes, ApiError> {
         if let Some(id) = url.strip_prefix(UPLOADED) {
-            return self.upload(kind, id);
+            return self.upload(kind, id).map(Bytes::from);
+        }
+        if let Some(bytes) = self.fetched.get(url) {
+            return Ok(bytes);
         }
         let refusal = |what| {
             ApiError::invalid(format!("Invalid request: failed to decode {kind}: the data URL {what}"))
         };
         let url = DataUrl::process(url).map_err(|_| refusal("has no comma before its data"))?;
         let (bytes, _fragment) = url.decode_to_vec().map_err(|_| refusal("is not valid base64"))?;
-        Ok(bytes)
+        Ok(bytes.into())
     }
 
     fn upload(&mut self, kind: &str, id: &str) -> Result<Vec<u8>, ApiError> {
@@ -136,16 +146,54 @@ impl Reader {
     }
 }
 
-/// Whether media may come from such a URL. `kind` is `image` or `video`.
-pub(crate) fn check_url(kind: &str, url: &str) -> Result<(), ApiError> {
-    let is = |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    if is("data:") || url.starts_with(UPLOADED) {
+/// Which media a conversation may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MediaRules<'a> {
+    /// Whether the model sees images and videos.
+    pub vision: bool,
+    /// What is fetched from other hosts; `None`: nothing.
+    pub remote: Option<&'a RemoteMedia>,
+}
+
+impl MediaRules<'_> {
+    /// Whether a medium may come from such a URL. `kind` is `image` or `video`.
+    pub(crate) fn check(self, kind: &str, url: &str) -> Result<(), ApiError> {
+        check_url(kind, url, self.remote)?;
+        if self.vision {
+            return Ok(());
+        }
+        Err(ApiError::invalid(format!(
+            "Invalid request: {kind} input is not supported by this model: it has no vision tower"
+        )))
+    }
+}
+
+/// The media of a conversation that other hosts have.
+fn remote(conversation: &Conversation) -> Vec<Wanted> {
+    let wanted = |(kind, url): (_, &str)| is_remote(url).then(|| Wanted { kind, url: url.to_owned() });
+    let of = |part| match part {
+        MediaPart::Image(image) => ("image", image.url.as_str()),
+        MediaPart::Video(video) => ("video", video.url.as_str()),
+    };
+    conversation.media().map(of).filter_map(wanted).collect()
+}
+
+fn is_remote(url: &str) -> bool {
+    has_scheme(url, "http:") || has_scheme(url, "https:")
+}
+
+fn has_scheme(url: &str, scheme: &str) -> bool {
+    url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+}
+
+fn check_url(kind: &str, url: &str, remote: Option<&RemoteMedia>) -> Result<(), ApiError> {
+    if has_scheme(url, "data:") || url.starts_with(UPLOADED) {
         return Ok(());
     }
-    let what = if is("http:") || is("https:") {
-        format!("this server does not fetch remote {kind}s; ")
-    } else {
-        String::new()
+    let what = match (is_remote(url), remote) {
+        (true, Some(remote)) => return remote.check_url(kind, url),
+        (true, None) => format!("this server does not fetch remote {kind}s; "),
+        (false, _) => String::new(),
     };
     Err(ApiError::invalid(format!(
         "Invalid request: unsupported {kind} url: {what}send the {kind} as data:{kind}/…;base64,… or upload it to /v1/files \

@@ -4,12 +4,13 @@
 use std::sync::LazyLock;
 
 use axum::Json;
+use axum::extract::State;
 use kimi_api as api;
 use schemars::generate::{Contract, SchemaSettings};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::anthropic;
+use crate::{App, anthropic};
 
 /// What goes in and out of one route.
 #[derive(Clone, Copy)]
@@ -50,9 +51,24 @@ pub(crate) enum Gives {
 /// The description, made once.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
 
+/// The same where media are fetched.
+static FETCHING: LazyLock<Value> = LazyLock::new(|| {
+    let mut document = DOCUMENT.clone();
+    for place in ["anyOf/0", "anyOf/1/properties/url"] {
+        let url = document.pointer_mut(&format!("/components/schemas/MediaUrl/{place}"));
+        *url.expect("invariant: a URL, or an object with one") = json!({
+            "type": "string",
+            "description": "`data:image/png;base64,…`, `ms://ID` of an uploaded file, or `https://…` of a host that the \
+                operator allows.",
+            "pattern": "^([Dd][Aa][Tt][Aa]:|[Hh][Tt][Tt][Pp][Ss]://|ms://)",
+        });
+    }
+    document
+});
+
 /// `GET /openapi.json`.
-pub(crate) async fn openapi() -> Json<&'static Value> {
-    Json(&DOCUMENT)
+pub(crate) async fn openapi(State(app): State<App>) -> Json<&'static Value> {
+    Json(if app.fetcher().is_some() { &FETCHING } else { &DOCUMENT })
 }
 
 fn document() -> Value {

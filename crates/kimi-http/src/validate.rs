@@ -14,7 +14,7 @@ use kimi_guide::{AnswerFormat, CallRule};
 use kimi_tokens::TokenId;
 
 use crate::tenancy::TenantKey;
-use crate::{ApiError, ModelNames, Policy};
+use crate::{ApiError, MediaRules, ModelNames, Policy};
 
 pub(crate) use completion::{CompletionJob, check_completion};
 
@@ -163,8 +163,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) max_n: usize,
     /// Answers carry `reasoning` beside `reasoning_content`, whatever the model's name.
     pub(crate) reasoning_alias: bool,
-    /// Whether the model sees images and videos.
-    pub(crate) vision: bool,
+    /// Which images and videos it may have.
+    pub(crate) media: MediaRules<'a>,
 }
 
 /// Hop 2 of 9. Checks a request and fills in its defaults.
@@ -174,7 +174,7 @@ pub(crate) struct Rules<'a> {
 /// read; the length of the prompt after, where it is encoded.
 pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Result<ChatJob, ApiError> {
     let mut notices = Notices::default();
-    messages::check(&request.messages, rules.vision)?;
+    messages::check(&request.messages, rules.media)?;
     messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, rules.policy, &mut notices)?;
     if thinking.enabled {
@@ -230,16 +230,15 @@ pub(crate) fn check(mut request: ChatCompletionRequest, rules: &Rules<'_>) -> Re
 }
 
 /// The conversation a chat request describes, by the same rules as over HTTP: for looking at prompts without a server.
-/// `vision` says whether the model sees images and videos.
 ///
 /// # Errors
 /// What the server would answer to these messages, thinking switches or tools.
 pub fn conversation_of(
     mut request: ChatCompletionRequest,
     policy: Policy,
-    vision: bool,
+    media: MediaRules<'_>,
 ) -> Result<Conversation, ApiError> {
-    messages::check(&request.messages, vision)?;
+    messages::check(&request.messages, media)?;
     messages::continue_final(&mut request)?;
     let thinking = thinking::decide(&request, policy, &mut Notices::default())?;
     let tools = tools::take_declared(&mut request, policy)?;

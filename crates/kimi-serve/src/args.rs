@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kimi_http::MediaDomain;
 
 /// Serves Kimi K2 checkpoints over an OpenAI-compatible API.
 #[derive(Debug, Parser)]
@@ -157,6 +158,10 @@ pub(crate) struct ServeArgs {
     /// Hours after which an uploaded file is deleted; all are deleted when the server ends.
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     pub(crate) files_keep: u64,
+    /// A host, by its exact name, from which images and videos behind `https://` URLs are fetched; may be repeated. Without
+    /// it, nothing is fetched.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) allow_media_domain: Vec<MediaDomain>,
     /// Send reasoning under the name `reasoning` as well.
     #[arg(long)]
     pub(crate) reasoning_alias: bool,

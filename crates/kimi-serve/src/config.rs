@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kimi_http::{AllowedHosts, ApiKeys, AppConfig, FileLimits, Limits};
+use kimi_http::{AllowedHosts, ApiKeys, AppConfig, FileLimits, Limits, RemoteMedia};
 use kimi_k2::HubConfig;
 use kimi_runner::{CacheDtype, DiskTierConfig};
 use tracing::warn;
@@ -104,20 +104,30 @@ pub(crate) fn cache_secret(directory: &Path) -> Result<[u8; 32]> {
     Ok(secret)
 }
 
+/// What is fetched from other hosts, if anything.
+fn remote_media(args: &ServeArgs) -> Result<Option<RemoteMedia>> {
+    let domains = args.allow_media_domain.clone();
+    ensure!(
+        domains.is_empty() || !hub(args.model.offline).offline,
+        "--allow-media-domain fetches images from other machines, which --offline (or HF_HUB_OFFLINE) rules out; leave one out"
+    );
+    Ok((!domains.is_empty()).then(|| domains.into()))
+}
+
 /// What the HTTP layer is told.
 pub(crate) fn app(
     args: &ServeArgs,
     api_keys: ApiKeys,
     cache_secret: Option<[u8; 32]>,
     render_metrics: kimi_http::MetricsText,
-) -> AppConfig {
+) -> Result<AppConfig> {
     // Who can reach a public address without keys is the operator's business; a browser on this machine is not.
     let allowed_hosts = if is_loopback(args.host) && api_keys.is_empty() {
         AllowedHosts::Loopback { and: args.allow_host.clone() }
     } else {
         AllowedHosts::Any
     };
-    AppConfig {
+    Ok(AppConfig {
         contract: match args.contract {
             Contract::Open => kimi_http::Contract::Open,
             Contract::Moonshot => kimi_http::Contract::Moonshot,
@@ -137,11 +147,12 @@ pub(crate) fn app(
             keep_for: Duration::from_secs(args.files_keep.saturating_mul(60 * 60)),
             ..FileLimits::DEFAULT
         },
+        remote_media: remote_media(args)?,
         allowed_hosts,
         limits: Limits {
             connections: args.max_connections.get(),
             queue_wait: args.queue_timeout.map(|seconds| Duration::from_secs(seconds.get())),
             ..Limits::default()
         },
-    }
+    })
 }

@@ -64,7 +64,7 @@ pub enum MediaSource {
     },
     /// Behind a URL.
     Url {
-        /// `ms://ID` of an upload, or a `data:` URL; nothing is fetched.
+        /// `ms://ID` of an upload, a `data:` URL, or an `https://` URL of a host that the operator allows.
         url: String,
     },
     /// Among the uploaded files.

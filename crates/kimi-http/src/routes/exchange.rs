@@ -17,11 +17,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::auth::Caller;
 use crate::choices::Choices;
 use crate::prepare::{Desk, Prepared, encode};
+use crate::remote_media::Fetcher;
 use crate::sse::{self, Framing};
 use crate::state::ReadyService;
 use crate::telemetry::RequestId;
 use crate::validate::{ChatJob, Notices, Prompt, Rules, conversation_of};
-use crate::{ApiError, App, AppConfig, json_body};
+use crate::{ApiError, App, AppConfig, MediaRules, json_body};
 
 /// A body that asks the model for something.
 pub(crate) trait Question: DeserializeOwned + Send + 'static {
@@ -99,8 +100,13 @@ impl Exchange {
             tenant: app.tenant(*caller),
             max_n: app.config().max_n,
             reasoning_alias: app.config().reasoning_alias,
-            vision: service.model.vision,
+            media: self.media_rules(),
         }
+    }
+
+    fn media_rules(&self) -> MediaRules<'_> {
+        let remote = self.app.fetcher().map(Fetcher::rules);
+        MediaRules { vision: self.service.model.vision, remote }
     }
 
     /// What it takes to make the prompt.
@@ -111,7 +117,7 @@ impl Exchange {
 
     /// The conversation a chat request describes.
     pub(super) fn conversation(&self, request: ChatCompletionRequest) -> Result<Conversation, ApiError> {
-        conversation_of(request, self.app.policy(), self.service.model.vision)
+        conversation_of(request, self.app.policy(), self.media_rules())
     }
 
     /// A prompt as tokens.

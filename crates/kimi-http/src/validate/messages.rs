@@ -3,7 +3,7 @@
 use kimi_api::{ChatCompletionRequest, ChatMessage, Content, Part, Role};
 
 use super::Notices;
-use crate::{ApiError, media};
+use crate::{ApiError, MediaRules};
 
 /// Characters a message's `name` may have; it becomes part of the prompt's header.
 const MAX_NAME_CHARS: usize = 64;
@@ -18,7 +18,7 @@ const MAX_PARTS: usize = 1024;
 const MAX_TOOL_CALLS: usize = 1024;
 
 /// Checks every message. What only the prompt builder can judge (calls and their results, partial mode) is checked there.
-pub(super) fn check(messages: &[ChatMessage], vision: bool) -> Result<(), ApiError> {
+pub(super) fn check(messages: &[ChatMessage], media: MediaRules<'_>) -> Result<(), ApiError> {
     if messages.is_empty() {
         return Err(ApiError::invalid("Invalid request: messages must not be empty"));
     }
@@ -28,7 +28,7 @@ pub(super) fn check(messages: &[ChatMessage], vision: bool) -> Result<(), ApiErr
             check_count(&format!("messages[{index}].content"), parts.len(), MAX_PARTS)?;
         }
         check_count(&format!("messages[{index}].tool_calls"), message.tool_calls.len(), MAX_TOOL_CALLS)?;
-        check_parts(message, vision)?;
+        check_parts(message, media)?;
         check_emptiness(index, message)?;
         check_name(index, message)?;
         if message.role == Role::Tool && message.tool_call_id.as_deref().unwrap_or_default().is_empty() {
@@ -71,13 +71,13 @@ fn check_count(name: &str, count: usize, limit: usize) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("Invalid request: {name} may have at most {limit} entries, not {count}")))
 }
 
-fn check_parts(message: &ChatMessage, vision: bool) -> Result<(), ApiError> {
+fn check_parts(message: &ChatMessage, media: MediaRules<'_>) -> Result<(), ApiError> {
     let Some(Content::Parts(parts)) = &message.content else { return Ok(()) };
     for part in parts {
         match part {
             Part::Text { .. } => {}
-            Part::ImageUrl { image_url } => check_medium("image", &image_url.url, vision)?,
-            Part::VideoUrl { video_url } => check_medium("video", &video_url.url, vision)?,
+            Part::ImageUrl { image_url } => media.check("image", &image_url.url)?,
+            Part::VideoUrl { video_url } => media.check("video", &video_url.url)?,
             Part::Other { kind } => {
                 return Err(ApiError::invalid(format!(
                     "Invalid request: a content part of type {kind:?} is not supported; use \"text\" with its key `text`"
@@ -86,16 +86,6 @@ fn check_parts(message: &ChatMessage, vision: bool) -> Result<(), ApiError> {
         }
     }
     Ok(())
-}
-
-fn check_medium(kind: &str, url: &str, vision: bool) -> Result<(), ApiError> {
-    media::check_url(kind, url)?;
-    if vision {
-        return Ok(());
-    }
-    Err(ApiError::invalid(format!(
-        "Invalid request: {kind} input is not supported by this model: it has no vision tower"
-    )))
 }
 
 /// Only an assistant may say nothing: beside its tool calls, or as a prefix to continue.

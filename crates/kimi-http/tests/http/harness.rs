@@ -85,6 +85,7 @@ pub(crate) fn config() -> AppConfig {
         keep_alive: AppConfig::KEEP_ALIVE,
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
         files: FileLimits::DEFAULT,
+        remote_media: None,
         allowed_hosts: AllowedHosts::Any,
         limits: Limits::default(),
     }

@@ -20,6 +20,7 @@ mod openapi;
 mod operations;
 mod partial;
 mod queue;
+mod remote_media;
 mod responses;
 mod safety;
 mod streams;

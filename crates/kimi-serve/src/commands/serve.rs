@@ -30,7 +30,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         move || prometheus.render()
     });
     let secret = args.kv_disk.as_deref().map(config::cache_secret).transpose()?;
-    let app = App::new(config::app(&args, keys, secret, render));
+    let app = App::new(config::app(&args, keys, secret, render)?);
     let grace = Duration::from_secs(args.grace);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async move {

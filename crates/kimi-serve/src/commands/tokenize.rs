@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use kimi_api::ChatCompletionRequest;
-use kimi_http::{Contract, Policy, conversation_of};
+use kimi_http::{Contract, MediaRules, Policy, conversation_of};
 
 use super::text_or_stdin;
 use crate::{args::TokenizeArgs, load};
@@ -16,7 +16,7 @@ pub(crate) fn run(args: TokenizeArgs) -> Result<()> {
     let tokens = if args.chat {
         let request: ChatCompletionRequest = serde_json::from_str(&text)
             .context("--chat expects a chat request as JSON, with `model` and `messages`")?;
-        let conversation = conversation_of(request, Policy::of(Contract::Open), false)?;
+        let conversation = conversation_of(request, Policy::of(Contract::Open), MediaRules::default())?;
         let markers = kimi_chat::Markers::resolve(&vocabulary)?;
         kimi_chat::encode(&conversation, &[], &vocabulary, &markers)?.tokens
     } else if args.special {

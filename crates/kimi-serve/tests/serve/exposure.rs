@@ -34,6 +34,19 @@ fn names_are_not_looked_up() {
     }
 }
 
+#[test]
+fn media_are_fetched_from_names_and_not_when_offline() {
+    let offline = ["--offline", "--allow-media-domain", "images.example.com", "--fake", "hash"];
+    let error = failure(&offline);
+    assert!(error.contains("--allow-media-domain fetches") && error.contains("leave one out"), "{error}");
+    for pattern in ["*.example.com", "https://example.com", "10.0.0.1"] {
+        let output = kimi_serve(&["--allow-media-domain", pattern]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("expected the name of one host"), "{stderr}");
+    }
+}
+
 #[tokio::test]
 async fn a_public_address_is_served_with_keys_or_when_the_operator_insists() {
     let keys = tempfile::NamedTempFile::new().unwrap();

@@ -55,6 +55,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
         keep_alive: Duration::from_secs(60),
         chat_body_limit: AppConfig::CHAT_BODY_LIMIT,
         files: FileLimits::DEFAULT,
+        remote_media: None,
         allowed_hosts: AllowedHosts::Any,
         limits: Limits::default(),
     });
