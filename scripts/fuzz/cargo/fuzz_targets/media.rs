@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 /// Of all media of an input.
 const MAX_TOKENS: usize = 4096;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: kimi_fuzz::let_decoders_panic(), |data: &[u8]| {
     let [kind, file @ ..] = data else { return };
     let mut budget = MediaBudget::new(MAX_TOKENS, Arc::default());
     let prepared = match kind % 2 {

@@ -69,7 +69,7 @@ static SERVER: LazyLock<(Runtime, Router)> = LazyLock::new(|| {
     (runtime, app.router())
 });
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: kimi_fuzz::let_decoders_panic(), |data: &[u8]| {
     let [route, body @ ..] = data else { return };
     let path = ROUTES[usize::from(*route) % ROUTES.len()];
     let (runtime, router) = &*SERVER;
