@@ -24,8 +24,11 @@ use crate::{
 
 /// Cached entries that are widened and used at a time.
 const TILE: usize = 64;
-/// Positions that a thread goes through on its own.
+/// Positions that a thread goes through on its own: of a long context, whose sections are many, and of its beginning.
 const SECTION: usize = 512;
+const FIRST_SECTIONS: usize = 256;
+/// Where long sections begin.
+const LONG: usize = 1024;
 /// Queries, of all heads, that use a tile together if they belong to one sequence.
 const QUERIES: usize = 64;
 
@@ -135,9 +138,9 @@ impl MlaDecode<'_> {
         let rows: usize = self.spans.iter().map(|span| span.rows).sum();
         // More parts than threads: see `linear.rs`.
         let part_rows = rows.div_ceil(2 * threads::count()).min(QUERIES / heads).max(1);
-        let sections =
-            |span: &PagedSpan<'_>| span.rows.div_ceil(part_rows) * span.context().div_ceil(SECTION);
-        let parts: usize = self.spans.iter().map(sections).sum();
+        let parts_of =
+            |span: &PagedSpan<'_>| span.rows.div_ceil(part_rows) * sections(span.context()).count();
+        let parts: usize = self.spans.iter().map(parts_of).sum();
         let part_heads =
             if part_rows == 1 { heads.div_ceil(threads::count().div_ceil(parts)) } else { heads };
         let mut jobs = Vec::new();
@@ -147,9 +150,9 @@ impl MlaDecode<'_> {
                 let rows = part_rows.min(span.rows - row);
                 let context = span.start + row + rows;
                 for first_head in (0..heads).step_by(part_heads) {
-                    jobs.extend((0..context).step_by(SECTION).map(|first| Job {
+                    jobs.extend(sections(context).map(|positions| Job {
                         block_table: span.block_table,
-                        positions: first..context.min(first + SECTION),
+                        positions,
                         first_position: span.start + row,
                         first_row: before + row,
                         rows,
@@ -180,6 +183,14 @@ impl MlaDecode<'_> {
             multiply(&contexts, features(here), out, next.map(features));
         });
     }
+}
+
+/// The sections of a context: the same ones whatever else is in the batch, so that sums are, too.
+fn sections(context: usize) -> impl Iterator<Item = Range<usize>> {
+    let beginning = (0..context.min(LONG)).step_by(FIRST_SECTIONS);
+    let rest = (LONG..context).step_by(SECTION);
+    let end = |first: usize| first + if first < LONG { FIRST_SECTIONS } else { SECTION };
+    beginning.chain(rest).map(move |first| first..context.min(end(first)))
 }
 
 /// Neighbouring rows of a span, and the heads and positions that a thread computes for them.
