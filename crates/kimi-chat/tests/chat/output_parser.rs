@@ -324,6 +324,40 @@ fn arguments_stream_as_they_come_and_tokens_have_roles() {
     assert_eq!(parser.finish(&mut Vec::new()).reasoning_tokens, 1);
 }
 
+/// A parser that searches its whole buffer again at each token takes hours for this, and one that waits for the end of
+/// something holds text back.
+#[test]
+fn long_arguments_stream_at_once_and_arrive_whole() {
+    let (vocabulary, markers) = bytes_only();
+    let inner = r#"fn main() { println!(\"<|tool_call_end|> </think> \\\" {} [\"); }\n"#;
+    let json = format!(r#"{{"query": "{}"}}"#, inner.repeat(1 << 20 >> 6));
+    assert!(json.len() > 1 << 20);
+    let mut parser = OutputParser::new(vocabulary.clone(), *markers, options(OutputStart::Reasoning));
+    let (mut events, mut arrived) = (Vec::new(), String::new());
+    let mut push = |token| {
+        parser.push(token, &mut events);
+        for event in events.drain(..) {
+            if let OutputEvent::ToolArguments { json, .. } = event {
+                arrived += &json;
+            }
+        }
+        arrived.len()
+    };
+    for token in vocabulary.encode_with_specials(&format!("hm{SECTION}{CALL}functions.search:0{ARGUMENTS}")) {
+        push(token);
+    }
+    for (index, byte) in json.bytes().enumerate() {
+        // White space may turn out to be the end.
+        assert!(push(u32::from(byte)) + 4 > index, "held back at {index}");
+    }
+    for token in vocabulary.encode_with_specials(&format!("{END_CALL}{END_SECTION}{END}")) {
+        push(token);
+    }
+    assert_eq!(arrived, json);
+    let outcome = parser.finish(&mut events);
+    assert_eq!((outcome.tool_calls, outcome.malformed, events.len()), (1, 0, 0));
+}
+
 /// Tokens of all kinds; `real` ids end inside characters often enough.
 fn any_tokens() -> impl Strategy<Value = Vec<u32>> {
     let (vocabulary, markers) = bytes_only();

@@ -306,6 +306,12 @@ fn damaged_files_give_one_clear_line() {
     assert!(matches!(config(json!("text")), Err(VocabularyError::BadJson { .. })));
     let bare = config(json!({})).expect("names are optional");
     assert_eq!(Markers::resolve(&bare), Err(VocabularyError::MissingMarker { name: "[EOS]" }));
+    // Older weights of the family spell a marker otherwise.
+    let older =
+        String::from_utf8(config_for(256)).expect("JSON").replace("tool_calls_section", "tool_call_section");
+    let older = Vocabulary::from_tiktoken(&good, older.as_bytes()).expect("any names will do");
+    let name = "<|tool_calls_section_begin|>";
+    assert_eq!(Markers::resolve(&older), Err(VocabularyError::MissingMarker { name }));
 
     let json = |file: Value| Vocabulary::from_tokenizer_json(file.to_string().as_bytes(), None).map(|_| ());
     assert!(matches!(
