@@ -7,8 +7,8 @@ use kimi_k2::{Batch, CacheDtype, FeatureRows, KvPool, SequenceSpan};
 use kimi_tokens::{ContentHash, EncodedPrompt, Medium, PATCH_BYTES, PatchGrid, PromptMedium, TokenId};
 
 use super::{
-    BLOCK_SIZE, assert_company_changes_nothing, assert_no_close_race, collect, collect_cached, engine, ids,
-    model, prompt, request,
+    BLOCK_SIZE, assert_company_changes_nothing, assert_drafts_change_no_bit, assert_no_close_race, collect,
+    collect_cached, engine, ids, model, prompt, repetitive, request,
 };
 
 /// The tiny checkpoint's `<|media_pad|>`.
@@ -146,4 +146,14 @@ fn streams_with_images_say_the_same_together_and_alone() {
         }
     });
     assert_no_close_race(&texts);
+}
+
+/// Drafts look for what was said before among the prompt's tokens, placeholders included, of which an image has many.
+#[test]
+fn drafts_change_no_bit_where_images_are_seen() {
+    assert_drafts_change_no_bit(|stream| {
+        let media = [(1, medium(CLIP, 9)), (3, medium(IMAGE, stream as u8))];
+        let prompt = with_media(&prompt(stream % 11), &media);
+        GenerateRequest { prompt, ..request(0, repetitive(stream)) }
+    });
 }
