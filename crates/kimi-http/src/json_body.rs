@@ -1,5 +1,5 @@
 //! Reading a request's body: its size, its type, its JSON. Every failure is a JSON answer with the path of the mistake.
-//! Keys that nobody knows are counted and otherwise ignored.
+//! Keys that nobody knows are counted and otherwise ignored; those that were meant to switch thinking are named.
 
 use std::time::Duration;
 
@@ -69,8 +69,19 @@ async fn discard(mut body: axum::body::BodyDataStream, limit: usize) {
     let _ = timeout(DISCARD_FOR, rest).await;
 }
 
+/// A body as a value.
+pub(crate) struct Parsed<T> {
+    pub(crate) value: T,
+    /// Keys that look like thinking switches and are none that this server knows.
+    pub(crate) unknown_switches: Vec<String>,
+}
+
 /// Reads `body` as a request to a model, on the blocking pool when it is large.
-pub(crate) async fn parse_request<T>(body: Bytes, names: &ModelNames, request_id: &str) -> Result<T, ApiError>
+pub(crate) async fn parse_request<T>(
+    body: Bytes,
+    names: &ModelNames,
+    request_id: &str,
+) -> Result<Parsed<T>, ApiError>
 where
     T: DeserializeOwned + Send + 'static,
 {
@@ -83,7 +94,7 @@ where
 }
 
 /// When some value has the wrong type, an unknown model is still what the client hears of first.
-fn parse_for_model<T: DeserializeOwned>(body: &[u8], names: &ModelNames) -> Result<T, ApiError> {
+fn parse_for_model<T: DeserializeOwned>(body: &[u8], names: &ModelNames) -> Result<Parsed<T>, ApiError> {
     #[derive(Deserialize)]
     struct ModelOnly {
         model: String,
@@ -97,11 +108,15 @@ fn parse_for_model<T: DeserializeOwned>(body: &[u8], names: &ModelNames) -> Resu
 }
 
 /// Reads `bytes` as JSON of the type `T`.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Parsed<T>, ApiError> {
     json_depth::check(bytes)?;
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut unknown = 0;
-    let mut ignored = |path: serde_ignored::Path<'_>| unknown += u64::from(is_top_level(&path));
+    let mut unknown_switches = Vec::new();
+    let mut ignored = |path: serde_ignored::Path<'_>| {
+        unknown += u64::from(is_top_level(&path));
+        unknown_switches.extend(thinking_switch(&path));
+    };
     let noticing = serde_ignored::Deserializer::new(&mut deserializer, &mut ignored);
     let value = serde_path_to_error::deserialize(noticing).map_err(|error| {
         let path = error.path().to_string();
@@ -121,10 +136,27 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         // Without their names: those are the client's to choose, and each would be a series of its own for ever.
         ::metrics::counter!(metrics::UNKNOWN_PARAMS_TOTAL).increment(unknown);
     }
-    Ok(value)
+    Ok(Parsed { value, unknown_switches })
 }
 
 /// Whether `path` is a key of the body itself. Known keys whose value is not looked at are found below an `Option`.
 fn is_top_level(path: &serde_ignored::Path<'_>) -> bool {
     matches!(path, serde_ignored::Path::Map { parent: serde_ignored::Path::Root, .. })
+}
+
+/// `path` if it is a key with which somebody may have meant to switch thinking: by its name, or because it holds what SDKs
+/// put into the body itself.
+fn thinking_switch(path: &serde_ignored::Path<'_>) -> Option<String> {
+    const HOLDERS: [&str; 3] = ["thinking", "reasoning", "chat_template_kwargs"];
+    let path = path.to_string();
+    // An `Option` on the way is a question mark.
+    let keys: Vec<&str> = path.split('.').filter(|key| *key != "?").collect();
+    let key = match keys[..] {
+        [key] => key,
+        [holder, key] if HOLDERS.contains(&holder) => key,
+        _ => return None,
+    };
+    let name = key.to_ascii_lowercase();
+    let is_switch = name == "extra_body" || ["think", "reason"].iter().any(|part| name.contains(part));
+    is_switch.then(|| keys.join("."))
 }

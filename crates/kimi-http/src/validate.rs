@@ -142,6 +142,14 @@ impl Notices {
         }
     }
 
+    /// Notes that these keys, which look like thinking switches, switched nothing. They are the client's words, so only
+    /// some of them, and only what a header can hold, are said back.
+    pub(crate) fn unknown_switches<'a>(&mut self, keys: impl Iterator<Item = &'a str>) {
+        const AT_MOST: usize = 8;
+        let is_name = |key: &&str| key.len() <= 64 && key.bytes().all(|byte| byte.is_ascii_graphic());
+        self.0.extend(keys.filter(is_name).take(AT_MOST).map(|key| format!("ignored {key}")));
+    }
+
     fn note(&mut self, text: String) {
         self.0.push(text);
     }

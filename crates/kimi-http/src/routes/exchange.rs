@@ -16,13 +16,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::auth::Caller;
 use crate::choices::Choices;
+use crate::json_body::{self, Parsed};
 use crate::prepare::{Desk, Prepared, encode};
 use crate::remote_media::Fetcher;
 use crate::sse::{self, Framing};
 use crate::state::ReadyService;
 use crate::telemetry::RequestId;
 use crate::validate::{ChatJob, Notices, Prompt, Rules, conversation_of};
-use crate::{ApiError, App, AppConfig, MediaRules, json_body};
+use crate::{ApiError, App, AppConfig, MediaRules};
 
 /// A body that asks the model for something.
 pub(crate) trait Question: DeserializeOwned + Send + 'static {
@@ -74,9 +75,11 @@ impl<T: Question> FromRequest<App> for Asked<T> {
         let RequestId(request_id) = extensions.get().cloned().expect("invariant: every request has an id");
         let caller = extensions.get().copied().expect("invariant: who asks is known before the route is");
         let body = json_body::read(request, T::limit(app.config())).await?;
-        let question: T = json_body::parse_request(body, &service.names, &request_id).await?;
+        let Parsed { value: question, unknown_switches } =
+            json_body::parse_request::<T>(body, &service.names, &request_id).await?;
         question.model().map_or(Ok(()), |model| service.names.check(model))?;
-        Ok(Self(question, Exchange { app: app.clone(), service, caller, request_id, running }))
+        let app = app.clone();
+        Ok(Self(question, Exchange { app, service, caller, request_id, unknown_switches, running }))
     }
 }
 
@@ -86,6 +89,8 @@ pub(super) struct Exchange {
     pub(super) service: Arc<ReadyService>,
     caller: Caller,
     pub(super) request_id: String,
+    /// What the body says of thinking in words that nobody here knows.
+    unknown_switches: Vec<String>,
     /// Keeps a draining server alive until the request is answered.
     running: TaskTrackerToken,
 }
@@ -149,7 +154,7 @@ impl Exchange {
         notices: &Notices,
         framing: impl Framing,
     ) -> Result<Response, ApiError> {
-        let Self { app, service, request_id, running, .. } = self;
+        let Self { app, service, request_id, unknown_switches, running, .. } = self;
         let choices = Choices::submit(prompts, &service, &request_id, &running)?;
         // From here on each answer has a token of its own, and what runs is counted by them.
         drop(running);
@@ -158,6 +163,8 @@ impl Exchange {
         } else {
             Json(framing.collect(choices).await?).into_response()
         };
+        let mut notices = notices.clone();
+        notices.unknown_switches(unknown_switches.iter().map(String::as_str));
         if let Some(notice) = notices.header().and_then(|notice| HeaderValue::try_from(notice).ok()) {
             response.headers_mut().insert(HeaderName::from_static("x-kimi-notice"), notice);
         }

@@ -113,7 +113,8 @@ fn check_name(index: usize, message: &ChatMessage) -> Result<(), ApiError> {
     )))
 }
 
-/// Tells the client when it dropped the reasoning of a running tool loop: the model answers worse without it.
+/// Tells the client, and the operator who hears complaints about answers, when it dropped the reasoning of a running tool
+/// loop: the model answers worse without it.
 pub(super) fn note_missing_reasoning(messages: &[ChatMessage], notices: &mut Notices) {
     let is_answer = |message: &ChatMessage| message.role == Role::Assistant && message.tool_calls.is_empty();
     let loop_start = messages.iter().rposition(is_answer).map_or(0, |answer| answer + 1);
@@ -122,6 +123,10 @@ pub(super) fn note_missing_reasoning(messages: &[ChatMessage], notices: &mut Not
         .position(|message| message.role == Role::Assistant && message.thoughts().is_none());
     if let Some(offset) = missing {
         let index = loop_start + offset;
+        tracing::warn!(
+            index,
+            "the client dropped the reasoning_content of a running tool loop; answers get worse without it"
+        );
         notices.note(format!("reasoning_content is missing in assistant tool call message at index {index}"));
     }
 }

@@ -37,6 +37,9 @@ pub(super) fn decide(
             "Invalid request: {on} turns thinking on and {off} turns it off; send one of them"
         )));
     }
+    let unknown = request.thinking.iter().flat_map(|thinking| thinking.unknown.keys());
+    let unknown: Vec<String> = unknown.map(|key| format!("thinking.{key}")).collect();
+    notices.unknown_switches(unknown.iter().map(String::as_str));
     let budget = budget(request, policy, notices)?;
 
     let kwargs = request.chat_template_kwargs.unwrap_or_default();

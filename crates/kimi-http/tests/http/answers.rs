@@ -62,6 +62,40 @@ async fn every_spelling_turns_thinking_off() {
 }
 
 #[tokio::test]
+async fn no_spelling_is_passed_over_in_silence() {
+    let server = Setup::new(saying("</think>ok<|im_end|>")).serve().await;
+    let notice = async |extra: &Value| {
+        let response = server.post(&hello_with(extra.clone())).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{extra}");
+        response.headers().get("x-kimi-notice").map(|notice| notice.to_str().unwrap().to_owned())
+    };
+    for (extra, ignored) in [
+        (json!({"think": false}), "ignored think"),
+        (json!({"enableThinking": false}), "ignored enableThinking"),
+        (json!({"include_reasoning": false}), "ignored include_reasoning"),
+        (json!({"extra_body": {"thinking": {"type": "disabled"}}}), "ignored extra_body"),
+        (json!({"chat_template_kwargs": {"think": false, "x": 1}}), "ignored chat_template_kwargs.think"),
+        (json!({"reasoning": {"thinking": "off"}}), "ignored reasoning.thinking"),
+        (json!({"thinking": {"type": "enabled", "effort": "low"}}), "ignored thinking.effort"),
+    ] {
+        assert_eq!(notice(&extra).await.as_deref(), Some(ignored), "{extra}");
+    }
+    // What cannot be a header is not said back, nor is more than a few.
+    assert_eq!(notice(&json!({"think\r\nx: y": 1, "häßlich-think": 1, ("think".repeat(20)): 1})).await, None);
+    let many: serde_json::Map<_, _> = (0..100).map(|n| (format!("think{n}"), json!(1))).collect();
+    assert_eq!(notice(&many.into()).await.unwrap().matches("ignored").count(), 8);
+    // A switch that cannot be read is a mistake.
+    for extra in [
+        json!({"thinking": false}),
+        json!({"thinking": {"type": "off"}}),
+        json!({"reasoning_effort": "off"}),
+        json!({"enable_thinking": "false"}),
+    ] {
+        assert_eq!(server.chat(&hello_with(extra.clone())).await.0, 400, "{extra}");
+    }
+}
+
+#[tokio::test]
 async fn the_alias_for_reasoning_goes_only_to_who_reads_it() {
     let server = Setup::new(saying("hmm</think>Hello!<|im_end|>")).serve().await;
     let (_, plain) = server.chat(&hello()).await;

@@ -68,16 +68,19 @@ async fn many_who_leave_at_any_time_leave_nothing_behind() {
     let mut setup = Setup::new(saying("</think>aaaa").with_step_time(Duration::from_millis(1)));
     setup.max_waiting = 1000;
     let server = setup.serve().await;
-    let visits = (0..200_u64).map(|visitor| {
-        let request = server.post(&hello_with(json!({"stream": visitor % 2 == 0})));
-        let stay = Duration::from_millis(visitor * 7 % 90);
-        tokio::spawn(async move {
-            let answer = async { request.send().await.unwrap().bytes().await };
-            tokio::time::timeout(stay, answer).await.expect_err("nobody gets to the end");
-        })
-    });
-    for visit in visits.collect::<Vec<_>>() {
-        visit.await.unwrap();
+    // A thousand, of whom two hundred at a time: a process may have only so many open files.
+    for _ in 0..5 {
+        let visits = (0..200_u64).map(|visitor| {
+            let request = server.post(&hello_with(json!({"stream": visitor % 2 == 0})));
+            let stay = Duration::from_millis(visitor * 7 % 90);
+            tokio::spawn(async move {
+                let answer = async { request.send().await.unwrap().bytes().await };
+                tokio::time::timeout(stay, answer).await.expect_err("nobody gets to the end");
+            })
+        });
+        for visit in visits.collect::<Vec<_>>() {
+            visit.await.unwrap();
+        }
     }
     server.wait_for_running(0).await;
     wait_for_waiting(&server, 0).await;
