@@ -58,3 +58,26 @@ impl MediaBudget {
         if self.stop.load(Ordering::Relaxed) { Err(MediaError::Stopped) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Twenty bombs that are each just small enough are one that is not.
+    #[test]
+    fn what_each_may_take_all_together_may_not() {
+        let mut budget = MediaBudget::new(usize::MAX, Arc::default());
+        for _ in 0..20 {
+            assert_eq!(budget.take_pixels(8000, 6250), Ok(()));
+        }
+        assert_eq!(budget.take_pixels(1, 1), Err(MediaError::TooManyPixels { limit: PIXELS }));
+
+        let mut budget = MediaBudget::new(usize::MAX, Arc::default());
+        let grid = PatchGrid { frames: 4, height: 50, width: 100 };
+        assert_eq!(budget.take(grid, PATCHES / 20_000, 4), Ok(()));
+        let patches = PATCHES + 20_000;
+        assert_eq!(budget.take(grid, 1, 4), Err(MediaError::TooManyPatches { patches, limit: PATCHES }));
+        let endless = budget.take(grid, usize::MAX, 4);
+        assert!(matches!(endless, Err(MediaError::TooManyPatches { .. })), "{endless:?}");
+    }
+}

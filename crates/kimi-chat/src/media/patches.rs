@@ -77,3 +77,19 @@ pub(super) fn medium(grid: PatchGrid, pixels: Vec<u8>) -> Medium {
     hash.update(&pixels);
     Medium { grid, pixels, hash: ContentHash(hash.finalize().into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache that looks at bytes alone takes one picture for another (CVE-2025-46722).
+    #[test]
+    fn the_same_bytes_in_another_shape_have_another_name() {
+        let name = |frames, height, width| {
+            medium(PatchGrid { frames, height, width }, vec![7; 16 * kimi_tokens::PATCH_BYTES]).hash
+        };
+        let names = [name(1, 4, 4), name(1, 2, 8), name(1, 8, 2), name(4, 2, 2)];
+        assert!((1..4).all(|at| !names[..at].contains(&names[at])));
+        assert_eq!(name(1, 4, 4), names[0]);
+    }
+}

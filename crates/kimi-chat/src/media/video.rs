@@ -134,4 +134,33 @@ mod tests {
         assert_eq!(seen(50, 25.0), [0, 16, 33, 49]);
         assert_eq!(seen(121, 23.976), [0, 13, 27, 40, 53, 67, 80, 93, 107, 120]);
     }
+
+    /// A file that claims to be endless.
+    struct Endless;
+
+    impl Footage for Endless {
+        fn frames(&self) -> usize {
+            MAX_FRAMES + 1
+        }
+
+        fn frames_per_second(&self) -> f64 {
+            1.0
+        }
+
+        fn decode(
+            self,
+            _: &[usize],
+            _: &mut MediaBudget,
+            _: &mut dyn FnMut(RgbImage, &mut MediaBudget) -> Result<(), MediaError>,
+        ) -> Result<(), MediaError> {
+            panic!("nothing of it is decoded")
+        }
+    }
+
+    #[test]
+    fn too_many_frames_are_refused_before_one_is_decoded() {
+        let refused = clips(Endless, &mut MediaBudget::new(usize::MAX, Arc::default()));
+        let frames = MAX_FRAMES + 1;
+        assert_eq!(refused, Err(MediaError::TooManyFrames { frames, limit: MAX_FRAMES }));
+    }
 }
