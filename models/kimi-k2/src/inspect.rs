@@ -141,7 +141,7 @@ pub struct Inspection {
     pub quantization: String,
     /// Entries of the vocabulary.
     pub vocabulary: usize,
-    /// Longest context, in tokens.
+    /// Longest context it was validated for, in tokens.
     pub context: usize,
     /// safetensors files.
     pub shards: usize,
@@ -210,7 +210,7 @@ pub fn inspect(checkpoint: &Checkpoint) -> Inspection {
         shared_experts: config.n_shared_experts,
         quantization: config.quantization.describe().to_owned(),
         vocabulary: config.vocab_size,
-        context: config.max_position_embeddings,
+        context: config.validated_context,
         shards: checkpoint.shard_count(),
         tensors: summaries.len(),
         parts: sizes.into_iter().filter(|size| size.bytes > 0).collect(),

@@ -4,6 +4,7 @@
 mod golden {
     mod batches;
     pub(crate) mod harness;
+    mod needles;
     mod paths;
     mod references;
     mod vision;

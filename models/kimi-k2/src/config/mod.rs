@@ -102,8 +102,11 @@ pub struct ModelConfig {
     /// Epsilon of `q_a_layernorm` and `kv_a_layernorm`: 1e-6 in Moonshot's code whatever `rms_norm_eps` is; the field
     /// `mla_norm_eps` in `config.json` overrides it.
     pub mla_norm_eps: f64,
-    /// Longest context, in tokens.
+    /// How many positions there are: no context is longer.
     pub max_position_embeddings: usize,
+    /// Longest context the model was validated for, in tokens: `max_length` of `generation_config.json` where that is less
+    /// than `max_position_embeddings`, which it is otherwise.
+    pub validated_context: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// Context extension, if any.
@@ -126,6 +129,27 @@ pub struct ModelConfig {
     pub vision: Option<VisionConfig>,
 }
 
+/// What `generation_config.json` adds.
+#[derive(Default)]
+struct Generation {
+    eos_token_ids: Vec<u32>,
+    max_length: Option<usize>,
+}
+
+impl Generation {
+    fn parse(json: &[u8]) -> Result<Self, CheckpointError> {
+        const FILE: &str = "generation_config.json";
+        let value = parse_json(FILE, json)?;
+        let read = |fields: Fields<'_>| {
+            let eos_token_ids = fields.token_ids("eos_token_id")?;
+            let max_length = fields.optional_usize("max_length")?;
+            max_length.map_or(Ok(()), |tokens| validate::length(&fields, "max_length", tokens))?;
+            Ok(Self { eos_token_ids, max_length })
+        };
+        Fields::of(&value, "").and_then(read).map_err(|error: CheckpointError| error.file(FILE))
+    }
+}
+
 impl ModelConfig {
     /// Reads `config.json` and, where there is one, `generation_config.json`.
     ///
@@ -144,12 +168,9 @@ impl ModelConfig {
         let text = nested.as_ref().unwrap_or(&top);
         check_algorithms(text)?;
 
+        let generation = generation_config_json.map(Generation::parse).transpose()?.unwrap_or_default();
         let mut eos_token_ids = [top.token_ids("eos_token_id")?, text.token_ids("eos_token_id")?].concat();
-        if let Some(json) = generation_config_json {
-            let value = parse_json("generation_config.json", json)?;
-            let ids = Fields::of(&value, "").and_then(|generation| generation.token_ids("eos_token_id"));
-            eos_token_ids.extend(ids.map_err(|error| error.file("generation_config.json"))?);
-        }
+        eos_token_ids.extend(generation.eos_token_ids);
         eos_token_ids.sort_unstable();
         eos_token_ids.dedup();
 
@@ -167,6 +188,7 @@ impl ModelConfig {
         // What only an MoE model has must be there when there are experts, and may be absent when there are none.
         let moe = |name: &str| if n_routed_experts > 0 { text.usize(name) } else { text.usize_or(name, 0) };
         let hidden_size = text.usize("hidden_size")?;
+        let max_position_embeddings = text.usize("max_position_embeddings")?;
         let vision = top.object("vision_config")?;
         let vision = vision.map(|fields| VisionConfig::read(&fields, hidden_size)).transpose()?;
         let config = Self {
@@ -198,7 +220,11 @@ impl ModelConfig {
             mla_norm_eps: text
                 .optional_f64("mla_norm_eps")?
                 .map_or_else(|| top.f64_or("mla_norm_eps", 1e-6), Ok)?,
-            max_position_embeddings: text.usize("max_position_embeddings")?,
+            max_position_embeddings,
+            validated_context: generation
+                .max_length
+                .unwrap_or(max_position_embeddings)
+                .min(max_position_embeddings),
             rope_theta,
             rope_scaling,
             tie_word_embeddings: text.bool_or("tie_word_embeddings", false)?,

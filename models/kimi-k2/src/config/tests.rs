@@ -42,6 +42,20 @@ fn flat_configuration_without_query_bottleneck_and_scaling() {
 }
 
 #[test]
+fn what_was_validated_is_at_most_what_there_are_positions_for() {
+    let validated = |generation: Option<&[u8]>| {
+        let config = ModelConfig::parse(moonlight().to_string().as_bytes(), generation);
+        config.map(|config| config.validated_context)
+    };
+    assert_eq!(validated(None).unwrap(), 8192);
+    assert_eq!(validated(Some(b"{}")).unwrap(), 8192);
+    assert_eq!(validated(Some(br#"{"max_length": 5000}"#)).unwrap(), 5000);
+    assert_eq!(validated(Some(br#"{"max_length": 262144}"#)).unwrap(), 8192);
+    let error = validated(Some(br#"{"max_length": 0}"#)).unwrap_err().to_string();
+    assert!(error.contains("generation_config.json") && error.contains("max_length"), "{error}");
+}
+
+#[test]
 fn nested_configuration_of_k2_6() {
     let text = include_bytes!("../../../golden/tiny-int4/config.json");
     let config = ModelConfig::parse(text, None).unwrap();

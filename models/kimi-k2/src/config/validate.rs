@@ -29,7 +29,12 @@ fn check_sizes(config: &ModelConfig, fields: &Fields<'_>) -> Result<(), Checkpoi
     within(fields, "moe_layer_freq", config.moe_layer_freq, 1, MAX_LAYERS)?;
     within(fields, "n_routed_experts", config.n_routed_experts, 0, MAX_EXPERTS)?;
     within(fields, "n_shared_experts", config.n_shared_experts, 0, MAX_EXPERTS)?;
-    within(fields, "max_position_embeddings", config.max_position_embeddings, 1, 1 << 31)
+    length(fields, "max_position_embeddings", config.max_position_embeddings)
+}
+
+/// Checks a number of tokens.
+pub(super) fn length(fields: &Fields<'_>, name: &str, tokens: usize) -> Result<(), CheckpointError> {
+    within(fields, name, tokens, 1, 1 << 31)
 }
 
 fn check_attention(config: &ModelConfig, fields: &Fields<'_>) -> Result<(), CheckpointError> {
