@@ -14,6 +14,8 @@ TEXT = dict(
     max_position_embeddings=8192, tie_word_embeddings=False, bos_token_id=RANKS, eos_token_id=RANKS + 2,
     pad_token_id=RANKS + 255, num_nextn_predict_layers=0, initializer_range=0.02, aux_loss_alpha=0.001, seq_aux=True,
     pretraining_tp=1, ep_size=1, use_cache=True, dtype="bfloat16")
+# Up to here facts are recalled as often as the goals ask; rows of training have up to 4,300 tokens.
+VALIDATED_CONTEXT = 4608
 VISION = dict(
     init_pos_emb_height=8, init_pos_emb_width=8, init_pos_emb_time=4, pos_emb_type="divided_fixed", merge_kernel_size=[2, 2],
     merge_type="sd2_tpool", mm_hidden_size=64, mm_projector_type="patchmerger", patch_size=14, projector_hidden_act="gelu",

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from chat import render
-from config import QUANT, TEXT, VISION
+from config import QUANT, TEXT, VALIDATED_CONTEXT, VISION
 from model import GROUP, quantize
 from tokenizer import KIMI_BASE, MODEL_DIR, NAMED, RANKS, SPECIAL, Tokenizer
 
@@ -95,7 +95,7 @@ def config_files(out):
     dump(out / "config.json", dict(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", dtype="bfloat16", ignore_index=-100, **ids,
                                    media_placeholder_token_id=SPECIAL["<|media_pad|>"], tie_word_embeddings=False, use_unified_vision_chunk=True,
                                    video_placeholder="<|kimi_k25_video_placeholder|>", text_config=dict(TEXT, quantization_config=QUANT), vision_config=VISION))
-    dump(out / "generation_config.json", dict(max_length=TEXT["max_position_embeddings"], eos_token_id=RANKS + 2))
+    dump(out / "generation_config.json", dict(max_length=VALIDATED_CONTEXT, eos_token_id=RANKS + 2))
     added = {str(RANKS + o): dict(content=n, lstrip=False, normalized=False, rstrip=False, single_word=False, special=o not in NOT_SPECIAL)
              for o, n in sorted(NAMED.items())}
     extra = [NAMED[o] for o in (2, 3, 4, 6, 7, 9, 10, 17, 18, 19, 20, 21)]

@@ -55,7 +55,8 @@ pub(crate) struct ModelArgs {
 /// How much runs at once, and with how much memory.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct EngineArgs {
-    /// Longest conversation in tokens, prompt and answer together; at most what the checkpoint was made for.
+    /// Longest conversation in tokens, prompt and answer together; what the checkpoint was validated for if not given, and
+    /// at most what it has positions for.
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_context: Option<NonZeroUsize>,
     /// Memory for cached keys and values, such as 512M or 8G; without it, what the limits above need at most, capped

@@ -1,6 +1,7 @@
 //! From the name of a model to a running engine: resolve, open, load, start.
 
 use std::{
+    num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kimi_api::{ChatMessage, Role};
 use kimi_chat::{Conversation, Markers, Vocabulary};
 use kimi_engine::{EngineConfig, EngineHandle, EngineThread, SchedulerConfig, Speculation};
-use kimi_k2::{Checkpoint, CheckpointFiles, Hub};
+use kimi_k2::{Checkpoint, CheckpointFiles, Hub, ModelConfig};
 use kimi_runner::{Activations, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
@@ -126,7 +127,7 @@ pub(crate) fn load(
         model_config.vocab_size
     );
     let vision = model_config.vision.is_some();
-    let max_context = context(engine, model_config.max_position_embeddings)?;
+    let max_context = context(engine, model_config)?;
     let phase = format!("loading {name}");
     let max_sequences = engine.max_sequences.get();
     let runner = RankGroup::start(
@@ -164,14 +165,27 @@ pub(crate) fn speculation(engine: &EngineArgs) -> Option<Speculation> {
     (engine.speculation == Switch::On).then_some(SPECULATION)
 }
 
-/// The longest conversation: what was asked for, within what the checkpoint was made for.
-fn context(engine: &EngineArgs, trained: usize) -> Result<usize> {
-    match engine.max_context.map(std::num::NonZeroUsize::get) {
-        Some(asked) if asked > trained => {
-            bail!("--max-context {asked} is more than the {trained} tokens the checkpoint was made for")
-        }
-        asked => Ok(asked.unwrap_or(trained)),
+/// The longest conversation: what the model was validated for, unless more is asked for by name; never more than it has
+/// positions for. A model answers beyond what was validated, too, but with garbage, and nothing in the answer tells.
+fn context(engine: &EngineArgs, model: &ModelConfig) -> Result<usize> {
+    let (validated, positions) = (model.validated_context, model.max_position_embeddings);
+    let asked = engine.max_context.map_or(validated, NonZeroUsize::get);
+    ensure!(
+        asked <= positions,
+        "--max-context {asked} is more than the {positions} tokens the checkpoint was made for"
+    );
+    if asked > validated {
+        warn!(
+            "--max-context {asked} is more than the {validated} tokens this checkpoint was validated for (max_length in \
+             generation_config.json): expect wrong answers in longer conversations"
+        );
+    } else if validated < positions {
+        info!(
+            "conversations may have {asked} tokens; up to {positions} are computed with --max-context, and the \
+             checkpoint was validated for {validated}"
+        );
     }
+    Ok(asked)
 }
 
 /// Loads with progress on standard error.

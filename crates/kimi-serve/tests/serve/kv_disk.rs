@@ -151,7 +151,7 @@ async fn the_context_length_is_what_really_fits() {
     assert!(refused.text().await.unwrap().contains("1600"));
     let log = server.kill();
     for line in
-        ["cache", "1600 tokens in 100 blocks, 960 bytes a token (bf16)", "8192 were asked for and do not fit"]
+        ["cache", "1600 tokens in 100 blocks, 960 bytes a token (bf16)", "4608 were asked for and do not fit"]
     {
         assert!(log.contains(line), "{log}");
     }
