@@ -108,7 +108,7 @@ fn load_service(app: &App, args: &ServeArgs) -> Result<EngineThread> {
 
 /// Tells `/health` and the terminal how far loading is.
 fn report_to(app: App) -> impl Fn(&str, u64, u64) + Send + Sync + 'static {
-    let progress = Mutex::new(Progress::start("loading"));
+    let progress = Mutex::new(Progress::logged("loading"));
     move |phase, bytes_done, bytes_total| {
         app.loading(LoadProgress { phase: phase.to_owned(), bytes_done, bytes_total });
         if let Ok(mut progress) = progress.lock() {

@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 use crate::harness::{Server, failure, with};
 
 /// A server that plays this script.
-fn play(script: &Value) -> Server {
+pub(crate) fn play(script: &Value) -> Server {
+    play_with(script, &[])
+}
+
+pub(crate) fn play_with(script: &Value, arguments: &[&str]) -> Server {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), script.to_string()).unwrap();
-    Server::start(&["--fake", file.path().to_str().unwrap()])
+    Server::start(&[&["--fake", file.path().to_str().unwrap()], arguments].concat())
 }
 
 async fn chat(server: &Server, body: &Value) -> reqwest::Response {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 /// The binary with `arguments`, and nothing from the environment that it would obey.
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kimi-serve"));
     command.args(arguments).env_remove("KIMI_MODEL").env_remove("KIMI_API_KEYS");
     command
@@ -48,8 +48,14 @@ pub(crate) struct Server {
 impl Server {
     /// A server that is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_in(&[], arguments)
+    }
+
+    /// As [`Self::start`], with more variables in its environment.
+    pub(crate) fn start_in(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let log = NamedTempFile::new().expect("a temporary file");
         let mut process = command(&[&["serve", "--port", "0"], arguments].concat())
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log.reopen().expect("the same file"))
             .spawn()
@@ -67,10 +73,15 @@ impl Server {
 
     /// The value of a metric without labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
+        self.metric_if_any(name).await.expect("the metric")
+    }
+
+    /// The same; `None` while there is nothing to tell.
+    pub(crate) async fn metric_if_any(&self, name: &str) -> Option<f64> {
         let url = self.url.replace("/v1", "/metrics");
         let text = reqwest::get(url).await.expect("an answer").text().await.expect("all of it");
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-        line.expect("the metric").parse().expect("a number")
+        line.map(|value| value.parse().expect("a number"))
     }
 
     /// Ends it with SIGKILL and returns what it logged.

@@ -8,3 +8,4 @@ mod fake;
 mod guided;
 mod harness;
 mod kv_disk;
+mod operations;
