@@ -3,6 +3,7 @@
 mod floors;
 mod hops;
 mod layout;
+mod promises;
 mod sources;
 mod workspace;
 
@@ -27,7 +28,7 @@ fn main() -> Result<ExitCode> {
         writeln!(stderr(), "tidy: {problem}")?;
     }
     if problems.is_empty() {
-        writeln!(stdout(), "tidy: floors, hops, layout and sources are as they should be")?;
+        writeln!(stdout(), "tidy: floors, hops, layout, promises and sources are as they should be")?;
         Ok(ExitCode::SUCCESS)
     } else {
         writeln!(stderr(), "tidy: {} problems", problems.len())?;
@@ -42,6 +43,8 @@ fn tidy() -> Result<Vec<String>> {
     problems.extend(hops::check(&workspace.sources));
     problems.extend(layout::check(&workspace)?);
     problems.extend(sources::check(&workspace.sources));
+    let promises = std::fs::read_to_string(workspace.root.join(promises::PAGE))?;
+    problems.extend(promises::check(&promises, &workspace.sources));
     Ok(problems)
 }
 
