@@ -137,10 +137,7 @@ fn check(cache_dtype: CacheDtype, activations: Activations, bound: Bound, choose
         let answer = ask(&engine, case.prompt(&golden.haystack), case.answer.len() + 1);
         let ids: Vec<_> = answer.iter().map(|token| token.id).collect();
         let distance = distance(case, &answer, bound.floor);
-        let Case { tokens, depth, found, .. } = case;
-        println!(
-            "{cache_dtype:?} {activations:?}: {tokens} tokens, depth {depth}, found {found}: |Δ| {distance:.5}"
-        );
+        let Case { tokens, depth, .. } = case;
         if ids != case.answer || distance > bound.tolerance {
             wrong.push(format!(
                 "{tokens} tokens, depth {depth}: {distance}, {ids:?} instead of {:?}",

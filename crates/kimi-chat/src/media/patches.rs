@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_same_bytes_in_another_shape_have_another_name() {
         let name = |frames, height, width| {
-            medium(PatchGrid { frames, height, width }, vec![7; 16 * kimi_tokens::PATCH_BYTES]).hash
+            medium(PatchGrid { frames, height, width }, vec![7; 16 * PATCH_BYTES]).hash
         };
         let names = [name(1, 4, 4), name(1, 2, 8), name(1, 8, 2), name(4, 2, 2)];
         assert!((1..4).all(|at| !names[..at].contains(&names[at])));
