@@ -15,6 +15,7 @@ mod quantize;
 mod stored;
 mod tiles;
 mod transpose;
+mod weighted_pairs;
 mod wide_codes;
 
 use std::arch::x86_64::{
@@ -160,6 +161,22 @@ impl Avx512 {
         terms: &[&[T]],
     ) {
         accumulate::add_product(self, out, weights, terms);
+    }
+
+    /// [`Self::add_product`] with weights rounded to bf16, whole vectors of columns at a time: see
+    /// [`Self::takes_product_bf16`].
+    pub(crate) fn add_product_bf16(
+        self,
+        out: (&mut [f32], usize),
+        weights: RowsRef<'_>,
+        terms: &[&[half::bf16]],
+    ) {
+        weighted_pairs::add_product(self, out, weights, terms);
+    }
+
+    /// Whether [`Self::add_product_bf16`] takes results of this width.
+    pub(crate) fn takes_product_bf16(self, width: usize) -> bool {
+        self.bf16 && width.is_multiple_of(weighted_pairs::BLOCK)
     }
 }
 

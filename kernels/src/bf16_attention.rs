@@ -49,6 +49,20 @@ impl Bf16Attention {
         self.0.add_product(out, weights, &values);
     }
 
+    /// [`Self::add_weighted`] with weights that are probabilities, and lose little when they are rounded.
+    pub(crate) fn add_probable(
+        self,
+        out: (&mut [f32], usize),
+        weights: RowsRef<'_>,
+        (runs, width): (&[&[bf16]], usize),
+    ) {
+        if !self.0.takes_product_bf16(out.1) {
+            return self.add_weighted(out, weights, (runs, width));
+        }
+        let values: Vec<&[bf16]> = runs.iter().flat_map(|run| run.chunks_exact(width)).collect();
+        self.0.add_product_bf16(out, weights, &values);
+    }
+
     /// A head's keys and values of neighbouring positions, in bf16.
     pub(crate) fn expand(self, keys: RowsRef<'_>, values: RowsRef<'_>, out: &mut Expanded) {
         out.keys.set_columns(self.0, keys);
@@ -90,6 +104,10 @@ impl Bf16Attention {
     }
 
     pub(crate) fn add_weighted(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
+        unreachable!("not detected");
+    }
+
+    pub(crate) fn add_probable(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
         unreachable!("not detected");
     }
 

@@ -71,7 +71,7 @@ impl<'a> Entries<'a> {
     pub(crate) fn add_weighted(&self, out: (&mut [f32], usize), weights: RowsRef<'_>) {
         match self {
             Self::F32 { entries, .. } => add_weighted(out, weights, entries),
-            Self::Bf16 { attention, runs, width, .. } => attention.add_weighted(out, weights, (runs, *width)),
+            Self::Bf16 { attention, runs, width, .. } => attention.add_probable(out, weights, (runs, *width)),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{Avx512, bf16::add_pairs, transpose::transpose};
 use crate::cpu::RowsRef;
 
 /// Numbers of a vector of f32; pairs of one of bf16.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Vectors of a panel: so many columns have their sums in registers together.
 const PANEL: usize = 4;
 
@@ -75,16 +75,7 @@ impl Paired {
     /// pairs in order. `out` is `[x.rows, columns]`.
     pub(crate) fn multiply<const ADD: bool>(&mut self, proof: Avx512, x: RowsRef<'_>, out: &mut [f32]) {
         assert!(proof.has_bf16() && x.width == self.rows && out.len() == x.rows * self.columns);
-        let row_vectors = self.rows.div_ceil(2 * LANES);
-        self.x.clear();
-        for row in 0..x.rows {
-            for vector in 0..row_vectors {
-                let mut pairs = Pairs([0; LANES]);
-                // SAFETY: the caller proved the CPU's features.
-                unsafe { pairs.set(neighbours(x.row(row), 2 * LANES * vector)) };
-                self.x.push(pairs.0);
-            }
-        }
+        round_pairs(proof, x, &mut self.x);
         let mut row = 0;
         while row < x.rows {
             row += match x.rows - row {
@@ -126,6 +117,20 @@ impl Paired {
         let panel = vector / PANEL * PANEL;
         let panel_vectors = PANEL.min(self.columns.div_ceil(LANES) - panel);
         panel * self.rows.div_ceil(2) + pair * panel_vectors + (vector - panel)
+    }
+}
+
+/// Rows in bf16, as pairs of neighbours: `[row, vector]`. Behind a row's last number are zeros.
+pub(super) fn round_pairs(proof: Avx512, rows: RowsRef<'_>, out: &mut Vec<[u32; LANES]>) {
+    assert!(proof.has_bf16());
+    out.clear();
+    for row in 0..rows.rows {
+        for vector in 0..rows.width.div_ceil(2 * LANES) {
+            let mut pairs = Pairs([0; LANES]);
+            // SAFETY: the assertion above.
+            unsafe { pairs.set(neighbours(rows.row(row), 2 * LANES * vector)) };
+            out.push(pairs.0);
+        }
     }
 }
 
