@@ -101,7 +101,8 @@ impl Weight {
         self.parts().for_each(SharedBytes::release);
     }
 
-    fn parts(&self) -> impl Iterator<Item = &SharedBytes> {
+    /// Its numbers, then their scales if it has any.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &SharedBytes> {
         let (numbers, scales) = match &self.data {
             WeightData::Dense { bytes, .. } => (bytes, None),
             WeightData::Int4Group32 { packed, scales, .. } => (packed, Some(scales)),

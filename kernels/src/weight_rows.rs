@@ -88,12 +88,8 @@ impl<'a> WeightRows<'a> {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn stored(self) -> Stored {
         let rows = self.rows().max(1);
-        let (data, scales): (&[u8], &[u8]) = match &self.weight.data {
-            WeightData::Dense { bytes, .. } => (bytes, &[]),
-            WeightData::Int4Group32 { packed, scales, .. } => (packed, scales),
-            WeightData::Int8Group32 { codes, scales } => (codes, scales),
-            WeightData::Fp8Block128 { codes, .. } => (codes, &[]),
-        };
+        let mut parts = self.weight.parts().map(|bytes| &**bytes);
+        let [data, scales] = [parts.next(), parts.next()].map(Option::unwrap_or_default);
         Stored::new((data, data.len() / rows), (scales, scales.len() / rows))
     }
 

@@ -171,12 +171,12 @@ fn exact_numbers_are_the_references_at_every_length_and_depth() {
 /// As served without options.
 #[test]
 fn rounded_numbers_give_the_same_answers() {
-    check(CacheDtype::Bf16, Activations::Rounded, Bound { floor: -3.0, tolerance: 0.5 }, |case| case.found);
+    check(CacheDtype::Bf16, Activations::Rounded, Bound { floor: -3.0, tolerance: 0.1 }, |case| case.found);
 }
 
 #[test]
 fn a_cache_in_8_bits_gives_the_same_answers() {
-    check(CacheDtype::Fp8, Activations::Rounded, Bound { floor: -3.0, tolerance: 0.5 }, |case| {
+    check(CacheDtype::Fp8, Activations::Rounded, Bound { floor: -3.0, tolerance: 0.1 }, |case| {
         case.found && case.tokens < 4500
     });
 }

@@ -135,3 +135,47 @@ fn in_order([low, high]: [__m512; 2]) -> [__m512; 2] {
     let second = _mm512_set_epi32(31, 30, 29, 28, 15, 14, 13, 12, 27, 26, 25, 24, 11, 10, 9, 8);
     [_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between -1 and 1.
+    fn number(seed: usize) -> f32 {
+        ((seed as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    #[test]
+    fn sums_equal_plain_ones_and_do_not_depend_on_other_rows() {
+        let Some(proof) = Avx512::detect().filter(|avx512| avx512.has_bf16()) else { return };
+        for (rows, count, width) in [(1, 1, 32), (2, 2, 64), (3, 5, 96), (7, 16, 160), (13, 33, 512)] {
+            // Terms are longer than what is summed up, as entries of a cache are.
+            let entry = |t: usize| (0..width + 64).map(move |c| bf16::from_f32(number(t * 1_009 + c)));
+            let terms: Vec<Vec<bf16>> = (0..count).map(|t| entry(t).collect()).collect();
+            let terms: Vec<&[bf16]> = terms.iter().map(Vec::as_slice).collect();
+            let weights: Vec<f32> = (0..rows * count).map(|i| number(i * 31 + 7).abs()).collect();
+            let before: Vec<f32> = (0..rows * width).map(|i| number(i + 3)).collect();
+            let weights = |first: usize, rows: usize| {
+                let data = &weights[first * count..][..rows * count];
+                RowsRef { data, rows, width: count, stride: count }
+            };
+            let mut out = before.clone();
+            add_product(proof, (&mut out, width), weights(0, rows), &terms);
+            for row in 0..rows {
+                let mut alone = before[row * width..][..width].to_vec();
+                add_product(proof, (&mut alone, width), weights(row, 1), &terms);
+                assert_eq!(alone, out[row * width..][..width], "row {row} of {rows}");
+                for (column, found) in alone.iter().enumerate() {
+                    let weighted = terms.iter().zip(weights(row, 1).data).map(|(term, weight)| {
+                        f64::from(bf16::from_f32(*weight).to_f32()) * f64::from(term[column].to_f32())
+                    });
+                    let expected = f64::from(before[row * width + column]) + weighted.sum::<f64>();
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 1e-4,
+                        "{row}, {column}: {found}, {expected}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -19,15 +19,15 @@ fn url(kind: &str, bytes: &[u8]) -> String {
     format!("data:{kind};base64,{}", STANDARD.encode(bytes))
 }
 
-fn image(url: &str) -> Value {
+pub(crate) fn image(url: &str) -> Value {
     json!({"type": "image_url", "image_url": {"url": url}})
 }
 
-fn video(url: &str) -> Value {
+pub(crate) fn video(url: &str) -> Value {
     json!({"type": "video_url", "video_url": {"url": url}})
 }
 
-fn asking(parts: &[Value]) -> Value {
+pub(crate) fn asking(parts: &[Value]) -> Value {
     hello_with(json!({"messages": [{"role": "user", "content": parts}]}))
 }
 

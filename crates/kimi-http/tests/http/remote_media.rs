@@ -17,6 +17,7 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::harness::{Server, Setup, extended, hello, hello_with, saying};
+use crate::media::{asking, image, video};
 
 const PHOTO: &[u8] = include_bytes!("../../../kimi-chat/tests/data/media/photo.jpg");
 const CLIP: &[u8] = include_bytes!("../../../kimi-chat/tests/data/media/reordered.mp4");
@@ -139,18 +140,6 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, log: &Mutex<Vec
     };
     let _ = stream.write_all(&bytes).await;
     let _ = stream.shutdown().await;
-}
-
-fn image(url: &str) -> Value {
-    json!({"type": "image_url", "image_url": {"url": url}})
-}
-
-fn video(url: &str) -> Value {
-    json!({"type": "video_url", "video_url": {"url": url}})
-}
-
-fn asking(parts: &[Value]) -> Value {
-    hello_with(json!({"messages": [{"role": "user", "content": parts}]}))
 }
 
 async fn refusal(server: &Server, part: &Value) -> String {
