@@ -37,6 +37,7 @@ mod softmax;
 mod threads;
 mod vectorized;
 mod weight;
+mod weight_part;
 mod weight_rows;
 
 pub use bias::{Activation, add_bias};
@@ -59,7 +60,7 @@ pub use rms_norm::rms_norm;
 pub use rope::{RopeTable, rope_interleaved};
 pub use rope_grid::rope_grid;
 pub use router::{RouterConfig, choose_experts, expert_weights};
-pub use threads::use_threads;
+pub use threads::{OwnThreads, thread_count, use_threads};
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
 
 /// Whether this CPU has kernels that multiply bytes: for activations of 8 bits and [`WeightData::Int8Group32`].

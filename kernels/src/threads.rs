@@ -7,13 +7,14 @@
 #![allow(unsafe_code, reason = "parts of borrowed data go to threads that live longer than the borrow")]
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{OnceCell, UnsafeCell};
+use std::fmt;
 use std::hint::spin_loop;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 
 /// Multiply-adds below which other threads cost more than they save.
@@ -23,9 +24,15 @@ const SPINS: usize = 1_000;
 /// How often it then looks, in between, before it sleeps.
 const YIELDS: usize = 200;
 
-/// Threads that work on ops, the caller included.
+/// Threads that work on ops, the caller included, where no thread has its own.
 static COUNT: OnceLock<usize> = OnceLock::new();
-static POOL: OnceLock<Pool> = OnceLock::new();
+/// Who works on the ops of all threads that have no pool of their own.
+static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
+
+thread_local! {
+    /// Who works on this thread's ops, if not everyone's pool.
+    static OWN: OnceCell<Arc<Pool>> = const { OnceCell::new() };
+}
 
 /// Sets how many threads work on an op, the caller included. `false` when ops have run already; then it stays as it is.
 /// Without it there are as many as the machine has cores for this process.
@@ -33,8 +40,39 @@ pub fn use_threads(count: usize) -> bool {
     COUNT.set(count.max(1)).is_ok()
 }
 
-/// How many threads work on an op.
+/// Threads that work for one thread alone, until this is dropped: each rank has its own.
+#[derive(Debug)]
+#[must_use = "they end when it is dropped"]
+pub struct OwnThreads {
+    pool: Arc<Pool>,
+}
+
+impl OwnThreads {
+    /// `count` threads, the calling one included, for all ops of the calling thread. They run where it may run.
+    ///
+    /// # Panics
+    /// When the calling thread has threads of its own already.
+    pub fn start(count: usize) -> Self {
+        let pool = Pool::start(count.max(1), "rank-kernel");
+        let first = OWN.with(|own| own.set(Arc::clone(&pool)).is_ok());
+        assert!(first, "a thread has one pool of its own at most");
+        Self { pool }
+    }
+}
+
+impl Drop for OwnThreads {
+    fn drop(&mut self) {
+        self.pool.close();
+    }
+}
+
+/// How many threads work on an op of this thread.
 pub(crate) fn count() -> usize {
+    OWN.with(|own| own.get().map_or_else(thread_count, |pool| pool.count))
+}
+
+/// How many threads work on an op where no thread has its own: see [`use_threads`].
+pub fn thread_count() -> usize {
     *COUNT.get_or_init(|| {
         let allowed = thread::available_parallelism().map_or(1, usize::from);
         // Two threads of one core share its vector units.
@@ -57,7 +95,7 @@ pub(crate) fn for_ranges(parts: usize, work: usize, run: impl Fn(Range<usize>, O
 }
 
 fn share_out(work: usize, op: &Op<'_>) {
-    if op.parts < 2 || work < PARALLEL_WORK || count() == 1 || !Pool::get().run(op) {
+    if op.parts < 2 || work < PARALLEL_WORK || !Pool::with(|pool| pool.run(op)) {
         (op.run)(0..op.parts, None);
     }
 }
@@ -147,6 +185,8 @@ enum Sharing {
 }
 
 struct Pool {
+    /// The threads that work, the caller of an op included.
+    count: usize,
     /// Whether a caller's op runs.
     busy: AtomicBool,
     gate: AtomicU64,
@@ -155,6 +195,8 @@ struct Pool {
     /// The next part that nobody has taken.
     next: AtomicUsize,
     sleepers: AtomicUsize,
+    /// Whether the workers are to end.
+    closed: AtomicBool,
     workers: OnceLock<Vec<Thread>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -164,33 +206,54 @@ unsafe impl Sync for Pool {}
 // SAFETY: as above.
 unsafe impl Send for Pool {}
 
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({} threads)", self.count)
+    }
+}
+
 impl Pool {
-    /// The one pool, with its workers started.
-    fn get() -> &'static Self {
-        let pool = POOL.get_or_init(|| Self {
+    /// `count - 1` workers, all asleep.
+    fn start(count: usize, name: &str) -> Arc<Self> {
+        let pool = Arc::new(Self {
+            count,
             busy: AtomicBool::new(false),
             gate: AtomicU64::new(0),
             op: UnsafeCell::new(Op { run: &|_, _| {}, parts: 0, sharing: Sharing::OneByOne }),
             next: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
             workers: OnceLock::new(),
             panic: Mutex::new(None),
         });
-        pool.workers.get_or_init(|| {
-            let spawn = |number| {
-                let worker = thread::Builder::new().name(format!("kernel-{number}"));
-                worker.spawn(|| pool.work_forever()).map(|handle| handle.thread().clone())
-            };
-            // With fewer threads than wanted, the others do all the work.
-            (1..count()).map_while(|number| spawn(number).ok()).collect()
-        });
+        let spawn = |number| {
+            let (pool, worker) = (Arc::clone(&pool), thread::Builder::new().name(format!("{name}-{number}")));
+            worker.spawn(move || pool.work()).map(|handle| handle.thread().clone())
+        };
+        // With fewer threads than wanted, the others do all the work.
+        let workers = (1..count).map_while(|number| spawn(number).ok()).collect();
+        pool.workers.get_or_init(|| workers);
         pool
     }
 
+    /// Calls `use_pool` with the pool that works for this thread.
+    fn with<R>(use_pool: impl FnOnce(&Self) -> R) -> R {
+        OWN.with(|own| match own.get() {
+            Some(pool) => use_pool(pool),
+            None => use_pool(POOL.get_or_init(|| Self::start(thread_count(), "kernel"))),
+        })
+    }
+
+    /// Ends the workers. Ops are the caller's alone from then on.
+    fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.workers.get().into_iter().flatten().for_each(Thread::unpark);
+    }
+
     /// Runs an op on all threads, the caller among them, and returns when it is done. `false`, with nothing done, while
-    /// another one runs: a caller that is not alone, or a part that is itself an op.
+    /// another one runs: a caller that is not alone, or a part that is itself an op; also if there are no other threads.
     fn run(&self, op: &Op<'_>) -> bool {
-        if self.busy.swap(true, Acquire) {
+        if self.count == 1 || self.busy.swap(true, Acquire) {
             return false;
         }
         let gate = self.gate.load(Relaxed);
@@ -215,10 +278,11 @@ impl Pool {
         panic.is_none_or(|panic| resume_unwind(panic))
     }
 
-    fn work_forever(&self) {
+    /// A worker's life: until the pool is closed. What its parts share out is shared out here, too.
+    fn work(self: Arc<Self>) {
+        OWN.with(|own| drop(own.set(Arc::clone(&self))));
         let mut seen = 0;
-        loop {
-            let gate = self.wait(seen);
+        while let Some(gate) = self.wait(seen) {
             if self.gate.compare_exchange(gate, gate + ONE_INSIDE, SeqCst, Relaxed).is_ok() {
                 seen = gate / ONE_OP;
                 self.take_parts();
@@ -227,23 +291,26 @@ impl Pool {
         }
     }
 
-    /// The gate, open for another op than `seen`.
-    fn wait(&self, seen: u64) -> Gate {
+    /// The gate, open for another op than `seen`; `None` when the pool is closed.
+    fn wait(&self, seen: u64) -> Option<Gate> {
         let open = |gate: Gate| gate & OPEN != 0 && gate / ONE_OP != seen;
         loop {
             for look in 0..SPINS + YIELDS {
                 let gate = self.gate.load(SeqCst);
                 if open(gate) {
-                    return gate;
+                    return Some(gate);
                 }
                 if look < SPINS { spin_loop() } else { thread::yield_now() }
             }
             self.sleepers.fetch_add(1, SeqCst);
-            // Either this sees the next op, or that op's caller sees a sleeper.
-            if !open(self.gate.load(SeqCst)) {
+            // Either this sees the next op, or that op's caller sees a sleeper; so with the end.
+            if !open(self.gate.load(SeqCst)) && !self.closed.load(SeqCst) {
                 thread::park();
             }
             self.sleepers.fetch_sub(1, SeqCst);
+            if self.closed.load(SeqCst) {
+                return None;
+            }
             // The op that woke it may be over already. Others follow: it watches again.
         }
     }
@@ -285,6 +352,10 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::thread::ThreadId;
+
     use super::*;
 
     const MUCH: usize = usize::MAX;
@@ -354,10 +425,45 @@ mod tests {
     }
 
     #[test]
+    fn own_threads_work_for_their_thread_alone_and_end_with_it() {
+        /// The threads of an op that does not end before `together` threads have parts, and of the ops inside of it.
+        fn threads_of_an_op(together: usize) -> HashSet<ThreadId> {
+            let seen = Mutex::new(HashSet::new());
+            let note = |_| {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id());
+            };
+            let all_have_parts = Barrier::new(together);
+            for_each(together, MUCH, |_| {
+                all_have_parts.wait();
+                for_each(64, MUCH, note);
+            });
+            for_each(64, MUCH, note);
+            seen.into_inner().unwrap_or_else(PoisonError::into_inner)
+        }
+        let rank = || {
+            let own = OwnThreads::start(3);
+            assert_eq!(count(), 3);
+            let (threads, workers) = (threads_of_an_op(3), Arc::downgrade(&own.pool));
+            drop(own);
+            assert_eq!(threads_of_an_op(1).len(), 1, "the others have ended");
+            (threads, workers)
+        };
+        let ranks = thread::scope(|scope| {
+            let ranks = [scope.spawn(rank), scope.spawn(rank)];
+            ranks.map(|rank| rank.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        let [(first, _), (second, _)] = &ranks;
+        assert!(first.len() == 3 && second.len() == 3 && first.is_disjoint(second));
+        while ranks.iter().any(|(_, workers)| workers.strong_count() > 0) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
     fn sleepers_wake() {
         for _ in 0..5 {
             thread::sleep(std::time::Duration::from_millis(5));
-            let seen = Mutex::new(std::collections::HashSet::new());
+            let seen = Mutex::new(HashSet::new());
             for_each(count() * 4, MUCH, |_| {
                 thread::sleep(std::time::Duration::from_millis(2));
                 seen.lock().unwrap_or_else(PoisonError::into_inner).insert(thread::current().id());

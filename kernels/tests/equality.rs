@@ -10,4 +10,5 @@ mod equality {
     mod linear;
     mod routing;
     mod vision;
+    mod weight_part;
 }

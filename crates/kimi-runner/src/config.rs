@@ -1,5 +1,7 @@
 //! What a runner is told before it starts.
 
+use std::num::NonZeroUsize;
+
 use kimi_k2::{Activations, CacheDtype};
 
 use crate::{DiskTierConfig, KvMemory};
@@ -23,6 +25,8 @@ pub struct RunnerConfig {
     pub disk: Option<DiskTierConfig>,
     /// How exactly activations meet 4-bit weights.
     pub activations: Activations,
+    /// Ranks that share the model: each holds a part of every layer, a cache of its own, and its part of the threads.
+    pub ranks: NonZeroUsize,
     /// Whether weights that every token uses are kept in 8 bits, in memory of their own.
     pub dense_int8: bool,
 }

@@ -18,6 +18,9 @@ pub enum StartError {
     /// The second tier of the cache cannot be used.
     #[error(transparent)]
     DiskTier(#[from] DiskTierError),
+    /// A second tier for several ranks.
+    #[error("--kv-disk keeps the cache of one rank; leave it out, or --tensor-parallel")]
+    TierOfRanks,
     /// The thread that runs the model ended before it was ready.
     #[error("the model's thread died while loading: {0}")]
     Died(String),

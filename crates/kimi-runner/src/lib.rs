@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod collective_threads;
 mod config;
 mod disk_tier;
 mod error;
@@ -10,6 +11,7 @@ mod kv_sizing;
 mod live_media;
 mod logprobs;
 mod memory;
+mod numa;
 mod rank;
 mod rank_group;
 mod sampler;

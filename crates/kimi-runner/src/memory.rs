@@ -54,9 +54,11 @@ impl VisionBytes {
     }
 }
 
-/// The memory of one rank.
+/// The memory of a rank.
 #[derive(Clone, Debug)]
 pub struct MemoryTable {
+    /// Ranks that share the model. What follows is of each, but for the weights, which all have together.
+    pub ranks: usize,
     /// Bytes of the weights, which are mapped files: the system may drop and read them again.
     pub weights: u64,
     /// Bytes of weights that were made of them; 0 if none were.
@@ -87,7 +89,10 @@ impl fmt::Display for MemoryTable {
             |name: &str, size: u64, what: &str| writeln!(f, "  {name:<9} {:>10}  {what}", bytes(size));
         let tokens = self.block_count * self.block_size;
         let context = self.max_context.min(tokens);
-        row("weights", self.weights, "mapped files")?;
+        let ranks = self.ranks;
+        let shared =
+            if ranks > 1 { format!(", shared by {ranks} ranks; each has besides:") } else { String::new() };
+        row("weights", self.weights, &format!("mapped files{shared}"))?;
         if self.int8 > 0 {
             row("int8", self.int8, "weights that every token uses, in memory")?;
         }
@@ -140,6 +145,7 @@ mod tests {
     #[test]
     fn the_table_says_what_fits() {
         let table = MemoryTable {
+            ranks: 2,
             weights: 595 << 30,
             int8: 11 << 30,
             step: 300 << 20,
@@ -155,7 +161,7 @@ mod tests {
                 TierContents { capacity: 16_000, stored: vec![] },
             )),
         };
-        let expected = "  weights    595.0 GiB  mapped files
+        let expected = "  weights    595.0 GiB  mapped files, shared by 2 ranks; each has besides:
   int8        11.0 GiB  weights that every token uses, in memory
   step       300.0 MiB  at most, for activations and logits
   vision     750.0 MiB  at most, for images; 250.0 MiB of them for those looked at lately

@@ -1,15 +1,19 @@
 //! One rank: the model, its cache and its samplers, all owned by the thread that made them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use kimi_engine::{NewSequence, RunnerError, StepBatch, StepOutput};
-use kimi_k2::{Batch, Checkpoint, KimiModel, KvPool, ModelError, ModelOptions};
+use kimi_k2::{
+    Batch, Checkpoint, Collective, KimiModel, KvPool, ModelError, ModelOptions, OwnThreads, Solo,
+    thread_count,
+};
 use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    KvSizing, MemoryTable, RunnerConfig, SequenceSampler, StartError, available_memory, disk_tier::DiskTier,
-    gather::gather, live_media::LiveMedia, memory,
+    KvSizing, MemoryTable, RunnerConfig, SequenceSampler, StartError, available_memory,
+    collective_threads::ThreadCollective, disk_tier::DiskTier, gather::gather, live_media::LiveMedia, memory,
+    numa::stay_near,
 };
 
 /// What runs steps. Between steps it keeps the cache and, for each live sequence, the sampler's state and what it
@@ -17,26 +21,39 @@ use crate::{
 pub(crate) struct Rank {
     model: KimiModel,
     kv: KvPool,
-    samplers: HashMap<SequenceId, SequenceSampler>,
+    /// Of the first rank only: the others get no logits.
+    samplers: Option<HashMap<SequenceId, SequenceSampler>>,
     media: LiveMedia,
     disk: Option<DiskTier>,
+    /// Who computes, unless everyone's threads do.
+    _threads: Option<OwnThreads>,
 }
 
 impl Rank {
-    /// Loads the model, then gives the cache what memory is left. `progress` hears `(bytes done, bytes in all)`.
+    /// Loads the model, or a rank's part of it, then gives the cache what memory is left. `progress` hears `(bytes done, bytes in
+    /// all)`.
     pub(crate) fn load(
         config: RunnerConfig,
         checkpoint: &Checkpoint,
+        place: Option<ThreadCollective>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, RankFacts), StartError> {
         let options = ModelOptions { activations: config.activations, ..ModelOptions::default() };
-        let mut model = KimiModel::load(checkpoint, progress)?.with_options(options);
+        let ranks = config.ranks.get();
+        let threads = place.as_ref().map(|place| {
+            stay_near(place.rank(), ranks);
+            OwnThreads::start(thread_count() / ranks)
+        });
+        let collective: Rc<dyn Collective> =
+            place.map_or_else(|| Rc::new(Solo) as _, |place| Rc::new(place) as _);
+        let samplers = (collective.rank() == 0).then(HashMap::new);
+        let mut model = KimiModel::load_rank(checkpoint, collective, progress)?.with_options(options);
         let int8 = if config.dense_int8 { model.dense_to_int8(progress)? } else { 0 };
         let RunnerConfig { block_size, max_context, max_sequences, kv_memory, cache_dtype, .. } = config;
         let bytes_per_block = (KvPool::bytes_per_token(model.config(), cache_dtype) * block_size) as u64;
         let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
         let vision = memory::VisionBytes::new(model.config());
-        let available = available_memory();
+        let available = available_memory() / ranks as u64;
         let sizing = KvSizing { memory: kv_memory, bytes_per_block, block_size, max_context, max_sequences };
         let block_count = sizing.block_count(available.saturating_sub(step + vision.total()))?;
         let kv = KvPool::new(model.config(), block_count, block_size, cache_dtype)?;
@@ -46,6 +63,7 @@ impl Rank {
         });
         let (disk, tier) = disk.transpose()?.unzip();
         let memory = MemoryTable {
+            ranks,
             weights: checkpoint.total_bytes(),
             int8,
             step,
@@ -61,7 +79,7 @@ impl Rank {
         let takes_media = model.takes_media();
         let facts = RankFacts { block_count, tier, takes_media, memory: memory.to_string() };
         let media = LiveMedia::new(vision.features);
-        Ok((Self { model, kv, samplers: HashMap::new(), media, disk }, facts))
+        Ok((Self { model, kv, samplers, media, disk, _threads: threads }, facts))
     }
 
     /// Runs one step: move blocks, gather, look at images, compute, sample.
@@ -75,11 +93,12 @@ impl Rank {
             return Ok(StepOutput { tier, ..StepOutput::default() });
         }
         let mut logits = self.forward(&step.plan).map_err(|error| RunnerError(error.to_string()))?;
+        let Some(samplers) = &mut self.samplers else { return Ok(StepOutput::default()) };
         let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
         let mut output = StepOutput { tier, ..StepOutput::default() };
         for entry in &step.plan.entries {
             let id = entry.sequence;
-            let sampler = self.samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
+            let sampler = samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
             if !entry.scores.is_empty() {
                 let own = rows.by_ref().take(entry.scores.len());
                 output.scored.push((id, sampler.score_prompt(own, entry.start + entry.scores.start)));
@@ -96,12 +115,17 @@ impl Rank {
     /// Forgets sequences that ended and meets new ones.
     fn update_sequences(&mut self, retired: &[SequenceId], new: &[NewSequence]) -> Result<(), RunnerError> {
         for id in retired {
-            self.samplers.remove(id);
             self.media.forget(*id);
         }
         for sequence in new {
             self.media.meet(sequence);
-            if self.samplers.insert(sequence.id, SequenceSampler::new(sequence)).is_some() {
+        }
+        let Some(samplers) = &mut self.samplers else { return Ok(()) };
+        for id in retired {
+            samplers.remove(id);
+        }
+        for sequence in new {
+            if samplers.insert(sequence.id, SequenceSampler::new(sequence)).is_some() {
                 return Err(RunnerError(format!("sequence {} was announced twice", sequence.id.0)));
             }
         }
@@ -146,13 +170,14 @@ pub(crate) struct RankFacts {
 /// A step function for a rank thread, and what others must know of the rank.
 pub(crate) type Ready<S> = (S, RankFacts);
 
-/// Loads a rank and turns it into its step function; runs inside the rank thread.
+/// Loads a rank and turns it into its step function; runs inside the rank thread. With one rank there is no `place`.
 pub(crate) fn start(
     config: RunnerConfig,
     checkpoint: Arc<Checkpoint>,
+    place: Option<ThreadCollective>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Ready<impl FnMut(&StepBatch) -> Result<StepOutput, RunnerError>>, StartError> {
-    let (mut rank, facts) = Rank::load(config, &checkpoint, &mut progress)?;
+    let (mut rank, facts) = Rank::load(config, &checkpoint, place, &mut progress)?;
     // The model holds the mapped weights it needs; the checkpoint's index is not needed any more.
     drop(checkpoint);
     Ok((move |step: &StepBatch| rank.step(step), facts))

@@ -1,7 +1,6 @@
-//! The engine's side of the model: a thread for each rank, and [`ModelRunner`] over channels to it.
+//! The engine's side of the model: a thread for each rank, and [`ModelRunner`] over channels to them.
 //!
-//! There is one rank today. Several will get the same `Arc<StepBatch>` each and meet inside the model's collectives; the
-//! first one samples and answers. Nothing here pretends to do that yet.
+//! All ranks get the same `Arc<StepBatch>` and meet inside the model's collectives; the first one samples and answers.
 
 use std::{
     any::Any,
@@ -10,7 +9,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kimi_engine::{ModelRunner, RunnerError, StepBatch, StepOutput};
@@ -19,34 +18,68 @@ use kimi_scheduler::TierContents;
 
 use crate::{
     RunnerConfig, StartError,
+    collective_threads::{Dismissal, PEER_GONE, ThreadCollective},
     rank::{self, RankFacts, Ready},
 };
 
-/// Runs the model in a thread of its own. Dropping it waits for the step in progress and ends the thread, unless the step
+/// How long ranks may take to notice that another one has failed.
+const NOTICE: Duration = Duration::from_secs(1);
+
+/// Runs the model in a thread for each rank. Dropping it waits for the step in progress and ends the threads, unless the step
 /// has run out of its time: a thread that hangs is left behind.
 #[derive(Debug)]
 pub struct RankGroup {
-    rank: RankThread,
+    /// Never empty.
+    ranks: Vec<RankThread>,
     facts: RankFacts,
+    dismissal: Dismissal,
+    step_timeout: Duration,
 }
 
 impl RankGroup {
-    /// Starts the rank and waits until the model is loaded and the cache allocated. `progress` is called from the rank's
-    /// thread with `(bytes done, bytes in all)`.
+    /// Starts the ranks and waits until the model is loaded and the caches are allocated. `progress` is called from the first
+    /// rank's thread with `(bytes done, bytes in all)`.
+    ///
+    /// # Errors
+    /// What the first rank says that cannot start.
     pub fn start(
-        config: RunnerConfig,
-        checkpoint: Arc<Checkpoint>,
+        config: &RunnerConfig,
+        checkpoint: &Arc<Checkpoint>,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<Self, StartError> {
-        let (rank, facts) = RankThread::spawn(move || rank::start(config, checkpoint, progress))?;
-        Ok(Self { rank, facts })
+        let count = config.ranks.get();
+        if count > 1 && config.disk.is_some() {
+            return Err(StartError::TierOfRanks);
+        }
+        let (places, dismissal) = ThreadCollective::group(count);
+        let mut progress = Some(progress);
+        let mut starting = Vec::with_capacity(count);
+        for (rank, place) in places.into_iter().enumerate() {
+            let (config, checkpoint) = (config.clone(), Arc::clone(checkpoint));
+            let place = (count > 1).then_some(place);
+            let mut progress = progress.take();
+            let progress = move |done, total| progress.iter_mut().for_each(|report| report(done, total));
+            starting.push(RankThread::spawn(rank, move || rank::start(config, checkpoint, place, progress))?);
+        }
+        // All load at the same time; the first one that fails is heard when those before it are done.
+        let ranks = starting.into_iter().map(Starting::wait);
+        Ok(Self::new(ranks.collect::<Result<_, _>>()?, dismissal))
+    }
+
+    /// Ranks that are ready.
+    fn new(ranks: Vec<(RankThread, RankFacts)>, dismissal: Dismissal) -> Self {
+        // Every rank caches every token, so the smallest cache limits all.
+        let block_count = ranks.iter().map(|(_, facts)| facts.block_count).min().unwrap_or_default();
+        let (ranks, facts): (Vec<_>, Vec<_>) = ranks.into_iter().unzip();
+        let facts = RankFacts { block_count, ..facts.into_iter().next().unwrap_or_default() };
+        Self { ranks, facts, dismissal, step_timeout: Duration::MAX }
     }
 
     /// A step that takes longer than this is given up as hung: [`collect`](ModelRunner::collect) is then an error, which
     /// ends the engine. Without it, a device that never answers would keep every request waiting for ever.
     #[must_use]
     pub fn with_step_timeout(mut self, timeout: Duration) -> Self {
-        self.rank.step_timeout = timeout;
+        self.step_timeout = timeout;
         self
     }
 
@@ -63,11 +96,31 @@ impl RankGroup {
 
 impl ModelRunner for RankGroup {
     fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError> {
-        self.rank.submit(batch)
+        self.ranks.iter_mut().try_for_each(|rank| rank.submit(Arc::clone(&batch)))
     }
 
     fn collect(&mut self) -> Result<StepOutput, RunnerError> {
-        self.rank.collect()
+        let deadline = Instant::now().checked_add(self.step_timeout);
+        let mut failed = false;
+        let mut outputs = Vec::with_capacity(self.ranks.len());
+        for rank in &mut self.ranks {
+            let left =
+                deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let output = rank.collect(if failed { NOTICE } else { left }, self.step_timeout);
+            if output.is_err() {
+                failed = true;
+                // Who waits for that rank waits in vain.
+                self.dismissal.dismiss();
+            }
+            outputs.push(output);
+        }
+        let is_cause = |error: &RunnerError| !error.0.contains(PEER_GONE);
+        if let Some(cause) =
+            outputs.iter().filter_map(|output| output.as_ref().err()).find(|error| is_cause(error))
+        {
+            return Err(cause.clone());
+        }
+        outputs.swap_remove(0)
     }
 
     fn second_tier(&mut self) -> Option<TierContents> {
@@ -87,13 +140,26 @@ struct RankThread {
     outputs: Receiver<Result<StepOutput, RunnerError>>,
     /// Whether an output is owed. Keeps a wrong call order from becoming a wait without end.
     in_flight: bool,
-    step_timeout: Duration,
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// A rank whose model is being loaded.
+struct Starting {
+    rank: RankThread,
+    ready: Receiver<Result<RankFacts, StartError>>,
+}
+
+impl Starting {
+    /// Waits until it can compute.
+    fn wait(mut self) -> Result<(RankThread, RankFacts), StartError> {
+        let facts = self.ready.recv().map_err(|_| StartError::Died(self.rank.last_words()))??;
+        Ok((self.rank, facts))
+    }
+}
+
 impl RankThread {
-    /// Runs `build` in a new thread and waits for it; the step function it gives never leaves that thread.
-    fn spawn<B, S>(build: B) -> Result<(Self, RankFacts), StartError>
+    /// Runs `build` in a new thread; the step function it gives never leaves that thread.
+    fn spawn<B, S>(number: usize, build: B) -> Result<Starting, StartError>
     where
         B: FnOnce() -> Result<Ready<S>, StartError> + Send + 'static,
         S: FnMut(&StepBatch) -> Result<StepOutput, RunnerError>,
@@ -101,7 +167,7 @@ impl RankThread {
         let (ready_sender, ready) = sync_channel(1);
         let (batches, batch_receiver) = sync_channel::<Arc<StepBatch>>(1);
         let (output_sender, outputs) = sync_channel(1);
-        let thread = thread::Builder::new().name("rank-0".into()).spawn(move || {
+        let thread = thread::Builder::new().name(format!("rank-{number}")).spawn(move || {
             let mut step = match build() {
                 Ok((step, facts)) => {
                     let _ = ready_sender.send(Ok(facts));
@@ -122,15 +188,8 @@ impl RankThread {
                 }
             }
         })?;
-        let mut rank = Self {
-            batches: Some(batches),
-            outputs,
-            in_flight: false,
-            step_timeout: Duration::MAX,
-            thread: Some(thread),
-        };
-        let facts = ready.recv().map_err(|_| StartError::Died(rank.last_words()))??;
-        Ok((rank, facts))
+        let rank = Self { batches: Some(batches), outputs, in_flight: false, thread: Some(thread) };
+        Ok(Starting { rank, ready })
     }
 
     fn submit(&mut self, batch: Arc<StepBatch>) -> Result<(), RunnerError> {
@@ -145,23 +204,24 @@ impl RankThread {
         Ok(())
     }
 
-    fn collect(&mut self) -> Result<StepOutput, RunnerError> {
+    /// Waits for the step's output for `left`, which is what is left of `limit`.
+    fn collect(&mut self, left: Duration, limit: Duration) -> Result<StepOutput, RunnerError> {
         if !self.in_flight {
             return Err(RunnerError("there is no step to collect".into()));
         }
         self.in_flight = false;
-        match self.outputs.recv_timeout(self.step_timeout) {
+        match self.outputs.recv_timeout(left) {
             Ok(output) => output,
             Err(RecvTimeoutError::Disconnected) => Err(self.died()),
-            Err(RecvTimeoutError::Timeout) => Err(self.hung()),
+            Err(RecvTimeoutError::Timeout) => Err(self.hung(limit)),
         }
     }
 
     /// Gives the thread up. It cannot be ended from outside, and waiting for it would hang, too.
-    fn hung(&mut self) -> RunnerError {
+    fn hung(&mut self, limit: Duration) -> RunnerError {
         self.batches = None;
         self.thread = None;
-        let seconds = self.step_timeout.as_secs_f64();
+        let seconds = limit.as_secs_f64();
         RunnerError(format!(
             "a step of the model ran longer than {seconds} seconds and was given up; --step-timeout sets the limit"
         ))
@@ -199,6 +259,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use kimi_scheduler::StepPlan;
 
     use super::*;
@@ -207,80 +269,106 @@ mod tests {
         Arc::new(StepBatch { plan: StepPlan::default(), new_sequences: vec![] })
     }
 
-    fn rank(
-        mut step: impl FnMut(u32) -> Result<(), RunnerError> + Send + 'static,
-    ) -> Result<(RankThread, RankFacts), StartError> {
-        RankThread::spawn(move || {
-            let mut steps = 0;
-            let step = move |_: &StepBatch| {
-                steps += 1;
-                step(steps).map(|()| StepOutput::default())
-            };
-            Ok((step, RankFacts { block_count: 3, ..RankFacts::default() }))
-        })
+    /// A group of ranks that count their steps and hold a meeting in each, after `step`.
+    fn group(
+        ranks: usize,
+        step: impl Fn(usize, u32) -> Result<(), RunnerError> + Clone + Send + 'static,
+    ) -> RankGroup {
+        let (places, dismissal) = ThreadCollective::group(ranks);
+        let spawn = |(rank, place): (usize, ThreadCollective)| {
+            let step = step.clone();
+            let starting = RankThread::spawn(rank, move || {
+                let mut steps = 0;
+                let step = move |_: &StepBatch| {
+                    steps += 1;
+                    step(rank, steps)?;
+                    place.meet().map_err(|error| RunnerError(error.to_string()))?;
+                    Ok(StepOutput::default())
+                };
+                Ok((step, RankFacts { block_count: 3 + ranks - rank, ..RankFacts::default() }))
+            });
+            starting.unwrap().wait().unwrap()
+        };
+        RankGroup::new(places.into_iter().enumerate().map(spawn).collect(), dismissal)
+    }
+
+    fn step(group: &mut RankGroup) -> Result<StepOutput, RunnerError> {
+        group.submit(batch())?;
+        group.collect()
+    }
+
+    #[test]
+    fn the_smallest_cache_counts() {
+        assert_eq!(group(1, |_, _| Ok(())).block_count(), 4);
+        assert_eq!(group(3, |_, _| Ok(())).block_count(), 4);
     }
 
     #[test]
     fn a_panicking_rank_is_an_error_and_stays_one() {
-        let (mut rank, facts) = rank(|step| {
-            assert!(step < 2, "out of paper");
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(facts.block_count, 3);
-        rank.submit(batch()).unwrap();
-        rank.collect().unwrap();
-        rank.submit(batch()).unwrap();
-        assert_eq!(rank.collect().unwrap_err().0, "the model's thread died: out of paper");
-        assert!(rank.submit(batch()).unwrap_err().0.contains("earlier failure"));
+        for ranks in 1..4 {
+            let mut group = group(ranks, move |rank, step| {
+                assert!(rank + 1 < ranks || step < 2, "out of paper");
+                Ok(())
+            });
+            step(&mut group).unwrap();
+            assert_eq!(step(&mut group).unwrap_err().0, "the model's thread died: out of paper");
+            assert!(step(&mut group).is_err());
+        }
     }
 
     #[test]
     fn a_hung_step_is_an_error_and_nobody_waits_for_it() {
-        let (release, hang) = std::sync::mpsc::channel::<()>();
-        let (mut rank, _) = rank(move |step| {
-            if step == 2 {
-                let _ = hang.recv();
-            }
-            Ok(())
-        })
-        .unwrap();
-        rank.step_timeout = Duration::from_millis(50);
-        rank.submit(batch()).unwrap();
-        rank.collect().unwrap();
-        rank.submit(batch()).unwrap();
-        assert!(rank.collect().unwrap_err().0.contains("longer than 0.05 seconds"));
-        assert!(rank.submit(batch()).is_err(), "what hung is not asked again");
-        let started = std::time::Instant::now();
-        drop(rank);
-        assert!(started.elapsed() < Duration::from_secs(1), "dropping does not wait");
-        drop(release);
+        for ranks in 1..4 {
+            let (release, hang) = std::sync::mpsc::channel::<()>();
+            let hang = Arc::new(Mutex::new(hang));
+            let group = group(ranks, move |rank, step| {
+                if rank + 1 == ranks && step == 2 {
+                    let _ = hang.lock().unwrap().recv();
+                }
+                Ok(())
+            });
+            let mut group = group.with_step_timeout(Duration::from_millis(50));
+            step(&mut group).unwrap();
+            assert!(step(&mut group).unwrap_err().0.contains("longer than 0.05 seconds"));
+            assert!(group.submit(batch()).is_err(), "what hung is not asked again");
+            let started = Instant::now();
+            drop(group);
+            assert!(started.elapsed() < Duration::from_secs(1), "dropping does not wait");
+            drop(release);
+        }
     }
 
     #[test]
-    fn a_failed_step_ends_the_rank() {
-        let (mut rank, _) = rank(|_| Err(RunnerError("bad batch".into()))).unwrap();
-        rank.submit(batch()).unwrap();
-        assert_eq!(rank.collect().unwrap_err().0, "bad batch");
-        // The thread may still be on its way out, so the error may show at either call.
-        let second = rank.submit(batch()).and_then(|()| rank.collect());
-        assert!(second.unwrap_err().0.contains("died"));
+    fn a_failed_step_ends_the_ranks() {
+        for ranks in 1..4 {
+            let mut group =
+                group(
+                    ranks,
+                    move |rank, _| {
+                        if rank + 1 < ranks { Ok(()) } else { Err(RunnerError("bad batch".into())) }
+                    },
+                );
+            assert_eq!(step(&mut group).unwrap_err().0, "bad batch");
+            // The threads may still be on their way out, so the error may show at either call.
+            assert!(step(&mut group).unwrap_err().0.contains("died"));
+        }
     }
 
     #[test]
     fn a_rank_that_dies_while_loading_does_not_hang() {
         type Step = fn(&StepBatch) -> Result<StepOutput, RunnerError>;
-        let error =
-            RankThread::spawn(|| -> Result<Ready<Step>, StartError> { panic!("no such disk") }).unwrap_err();
+        let starting = RankThread::spawn(0, || -> Result<Ready<Step>, StartError> { panic!("no such disk") });
+        let error = starting.unwrap().wait().unwrap_err();
         assert_eq!(error.to_string(), "the model's thread died while loading: no such disk");
     }
 
     #[test]
     fn a_wrong_call_order_is_an_error_not_a_hang() {
-        let (mut rank, _) = rank(|_| Ok(())).unwrap();
-        rank.collect().unwrap_err();
-        rank.submit(batch()).unwrap();
-        rank.submit(batch()).unwrap_err();
-        rank.collect().unwrap();
+        let mut group = group(2, |_, _| Ok(()));
+        group.collect().unwrap_err();
+        let mut group = self::group(2, |_, _| Ok(()));
+        group.submit(batch()).unwrap();
+        group.submit(batch()).unwrap_err();
+        group.collect().unwrap();
     }
 }

@@ -27,9 +27,10 @@ fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, Engine
         cache_dtype,
         activations: Activations::F32,
         dense_int8: false,
+        ranks: std::num::NonZeroUsize::MIN,
         disk: disk.map(|path| DiskTierConfig { directory: path.to_owned(), max_bytes: 1 << 20 }),
     };
-    let runner = RankGroup::start(config, Arc::new(checkpoint), |_, _| {}).unwrap();
+    let runner = RankGroup::start(&config, &Arc::new(checkpoint), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
         block_count: runner.block_count(),

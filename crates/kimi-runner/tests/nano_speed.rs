@@ -65,8 +65,9 @@ fn engine(
         disk: None,
         activations: Activations::F32,
         dense_int8: false,
+        ranks: std::num::NonZeroUsize::MIN,
     };
-    let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
+    let runner = RankGroup::start(&config, &Arc::new(checkpoint()), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
         block_count: runner.block_count(),

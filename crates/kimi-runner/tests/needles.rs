@@ -69,8 +69,9 @@ fn engine(cache_dtype: CacheDtype, activations: Activations) -> EngineHandle {
         disk: None,
         activations,
         dense_int8: false,
+        ranks: std::num::NonZeroUsize::MIN,
     };
-    let runner = RankGroup::start(config, Arc::new(checkpoint), |_, _| {}).unwrap();
+    let runner = RankGroup::start(&config, &Arc::new(checkpoint), |_, _| {}).unwrap();
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
         block_count: runner.block_count(),

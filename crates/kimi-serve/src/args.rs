@@ -90,6 +90,10 @@ pub(crate) struct EngineArgs {
     /// Threads that compute; as many as there are cores without it.
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Ranks that share the model, each with a part of every layer, its part of the threads, and a cache of its own; on a machine
+    /// whose memory has several nodes, each stays near its own.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) tensor_parallel: NonZeroUsize,
     /// Seconds a step of the model may take before it counts as hung and the process ends. Cold weights on a slow disk
     /// make the first steps slow.
     #[arg(long, value_name = "SECONDS", default_value = "1800", hide_short_help = true)]

@@ -131,7 +131,7 @@ pub(crate) fn load(
     let phase = format!("loading {name}");
     let max_sequences = engine.max_sequences.get();
     let runner = RankGroup::start(
-        RunnerConfig {
+        &RunnerConfig {
             block_size: BLOCK_SIZE,
             max_context,
             max_sequences,
@@ -140,9 +140,10 @@ pub(crate) fn load(
             cache_dtype: config::cache_dtype(engine.kv_dtype),
             disk,
             activations: if engine.exact { Activations::F32 } else { Activations::Rounded },
+            ranks: engine.tensor_parallel,
             dense_int8: engine.dense == Dense::Int8,
         },
-        checkpoint,
+        &checkpoint,
         move |done, total| report(&phase, done, total),
     )?
     .with_step_timeout(Duration::from_secs(engine.step_timeout.get()));

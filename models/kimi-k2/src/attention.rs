@@ -4,6 +4,8 @@
 //! context from the latents (cheap when many rows share them), *absorbed* moves the query into the latents' space
 //! (cheap when there are few rows). See `mla_prefill` and `mla_decode` of the kernels.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
     Activations, MlaLayer, MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved,
@@ -11,8 +13,8 @@ use kimi_kernels::{
 };
 
 use crate::{
-    Checkpoint, ModelConfig, ModelError, linear::Linear, norm::RmsNorm, rope::softmax_scale,
-    tensor_names as names,
+    Checkpoint, Collective, ModelConfig, ModelError, linear::Linear, norm::RmsNorm, rope::softmax_scale,
+    share::Share, tensor_names as names,
 };
 
 /// Spans up to this many rows always use the absorbed form, so that what they get does not depend on how a prompt is cut.
@@ -64,9 +66,11 @@ pub(crate) struct Step<'a> {
     pub(crate) rope: &'a RopeTable,
     pub(crate) form: AttentionForm,
     pub(crate) activations: Activations,
+    /// The other ranks.
+    pub(crate) collective: &'a dyn Collective,
 }
 
-/// One layer's attention.
+/// One layer's attention; of several ranks, each has some of the heads, and the latents of all.
 #[derive(Debug)]
 pub(crate) struct Attention {
     queries: Queries,
@@ -85,17 +89,19 @@ enum Queries {
 }
 
 impl Queries {
-    fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+    fn load(checkpoint: &Checkpoint, layer: usize, heads: &Range<usize>) -> Result<Self, ModelError> {
         let config = checkpoint.config();
         let (hidden, width) = (config.hidden_size, config.num_attention_heads * config.qk_head_dim());
+        let outputs = of_heads(heads, config.qk_head_dim());
         let name = |part| names::layer(layer, part);
         let Some(rank) = config.q_lora_rank else {
-            return Ok(Self::Direct(Linear::load(checkpoint, &name(names::Q_PROJ), width, hidden)?));
+            let all = Linear::load(checkpoint, &name(names::Q_PROJ), width, hidden)?;
+            return Ok(Self::Direct(all.outputs(outputs)?));
         };
         Ok(Self::LowRank {
             a: Linear::load(checkpoint, &name(names::Q_A_PROJ), rank, hidden)?,
             norm: RmsNorm::load(checkpoint, &name(names::Q_A_NORM), rank, config.mla_norm_eps)?,
-            b: Linear::load(checkpoint, &name(names::Q_B_PROJ), width, rank)?,
+            b: Linear::load(checkpoint, &name(names::Q_B_PROJ), width, rank)?.outputs(outputs)?,
         })
     }
 
@@ -123,11 +129,17 @@ impl Queries {
     }
 }
 
+/// What belongs to these heads, of which each has `size` numbers.
+fn of_heads(heads: &Range<usize>, size: usize) -> Range<usize> {
+    heads.start * size..heads.end * size
+}
+
 impl Attention {
-    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize, share: Share) -> Result<Self, ModelError> {
         let config: &ModelConfig = checkpoint.config();
+        let heads = share.of(config.num_attention_heads);
         let shape = MlaShape {
-            heads: config.num_attention_heads,
+            heads: heads.len(),
             nope: config.qk_nope_head_dim,
             rope: config.qk_rope_head_dim,
             value: config.v_head_dim,
@@ -136,13 +148,16 @@ impl Attention {
         };
         let (hidden, latent) = (config.hidden_size, shape.latent);
         let name = |part| names::layer(layer, part);
-        let kv_rows = shape.heads * (shape.nope + shape.value);
+        let all = |size| config.num_attention_heads * size;
+        let kv = shape.nope + shape.value;
+        let kv_b = Linear::load(checkpoint, &name(names::KV_B_PROJ), all(kv), latent)?;
+        let output = Linear::load(checkpoint, &name(names::O_PROJ), hidden, all(shape.value))?;
         Ok(Self {
-            queries: Queries::load(checkpoint, layer)?,
+            queries: Queries::load(checkpoint, layer, &heads)?,
             kv_a: Linear::load(checkpoint, &name(names::KV_A_PROJ), latent + shape.rope, hidden)?,
             kv_a_norm: RmsNorm::load(checkpoint, &name(names::KV_A_NORM), latent, config.mla_norm_eps)?,
-            kv_b: Linear::load(checkpoint, &name(names::KV_B_PROJ), kv_rows, latent)?,
-            output: Linear::load(checkpoint, &name(names::O_PROJ), hidden, shape.heads * shape.value)?,
+            kv_b: kv_b.outputs(of_heads(&heads, kv))?,
+            output: output.inputs(of_heads(&heads, shape.value))?,
             shape,
         })
     }
@@ -153,7 +168,8 @@ impl Attention {
         Ok(self.queries.quantize()? + self.kv_a.quantize()? + self.output.quantize()?)
     }
 
-    /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it.
+    /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it. The result is what this
+    /// rank's heads add to the hidden state.
     pub(crate) fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &Tensor) -> candle_core::Result<Tensor> {
         let MlaShape { heads, nope, rope, value, latent, .. } = self.shape;
         let rows = x.dim(0)?;

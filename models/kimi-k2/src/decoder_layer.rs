@@ -9,6 +9,7 @@ use crate::{
     mlp::Mlp,
     moe::MixtureOfExperts,
     norm::RmsNorm,
+    share::Share,
     tensor_names as names,
 };
 
@@ -28,21 +29,23 @@ enum FeedForward {
 }
 
 impl DecoderLayer {
-    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+    /// What a rank holds of layer `layer`.
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize, share: Share) -> Result<Self, ModelError> {
         let config = checkpoint.config();
         let norm = |tensor| {
             RmsNorm::load(checkpoint, &names::layer(layer, tensor), config.hidden_size, config.rms_norm_eps)
         };
         let feed_forward = if config.is_moe_layer(layer) {
-            FeedForward::Experts(MixtureOfExperts::load(checkpoint, layer)?)
+            FeedForward::Experts(MixtureOfExperts::load(checkpoint, layer, share)?)
         } else {
             let module = |projection: &str| names::mlp(layer, names::MLP, projection);
-            FeedForward::Dense(Mlp::load(checkpoint, module, config.hidden_size, config.intermediate_size)?)
+            let mlp = Mlp::load(checkpoint, module, config.hidden_size, config.intermediate_size)?;
+            FeedForward::Dense(mlp.share(share)?)
         };
         Ok(Self {
             index: layer,
             input_norm: norm(names::INPUT_NORM)?,
-            attention: Attention::load(checkpoint, layer)?,
+            attention: Attention::load(checkpoint, layer, share)?,
             post_attention_norm: norm(names::POST_ATTENTION_NORM)?,
             feed_forward,
         })
@@ -67,6 +70,7 @@ impl DecoderLayer {
     ) -> Result<(), ModelError> {
         let normed = self.input_norm.forward(x)?; // [rows, hidden]
         let attended = self.attention.forward(&normed, step, cache)?; // [rows, hidden]
+        step.collective.all_reduce_sum(&attended)?;
         taps.tap(TapPoint::Attention(self.index), &attended)?;
         add_assign(x, &attended)?;
 
@@ -75,6 +79,7 @@ impl DecoderLayer {
             FeedForward::Dense(mlp) => mlp.forward(&normed, step.activations)?,
             FeedForward::Experts(experts) => experts.forward(&normed, step.activations)?,
         }; // [rows, hidden]
+        step.collective.all_reduce_sum(&transformed)?;
         taps.tap(TapPoint::FeedForward(self.index), &transformed)?;
         add_assign(x, &transformed)?;
         taps.tap(TapPoint::Layer(self.index), x)

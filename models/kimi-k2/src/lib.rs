@@ -2,6 +2,7 @@
 
 mod attention;
 mod batch;
+mod collective;
 mod config;
 mod decoder_layer;
 mod error;
@@ -14,6 +15,7 @@ mod model_error;
 mod moe;
 mod norm;
 mod rope;
+mod share;
 mod taps;
 pub mod tensor_names;
 mod vision;
@@ -21,10 +23,11 @@ mod weights;
 
 pub use attention::AttentionForm;
 pub use batch::{Batch, FeatureRows, SequenceSpan, UNIFORM_ROWS};
+pub use collective::{Collective, Solo};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, Part, PartSize, inspect};
-pub use kimi_kernels::{Activations, multiplies_bytes, use_threads};
+pub use kimi_kernels::{Activations, OwnThreads, multiplies_bytes, thread_count, use_threads};
 pub use kv_pool::{CacheDtype, KvPool};
 pub use model::{KimiModel, ModelOptions};
 pub use model_error::ModelError;

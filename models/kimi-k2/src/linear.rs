@@ -1,9 +1,11 @@
 //! A linear layer of the model: a stored weight and the op that multiplies with it.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{Activations, Weight};
 
-use crate::{Checkpoint, CheckpointError};
+use crate::{Checkpoint, ModelError};
 
 /// `y = x · Wᵀ`, without bias. The weight stays in the mapped file, in its format.
 #[derive(Debug)]
@@ -17,8 +19,25 @@ impl Linear {
         module: &str,
         out_features: usize,
         in_features: usize,
-    ) -> Result<Self, CheckpointError> {
+    ) -> Result<Self, ModelError> {
         Ok(Self { weight: checkpoint.linear(module, out_features, in_features)? })
+    }
+
+    /// The layer that computes only these outputs.
+    pub(crate) fn outputs(&self, outputs: Range<usize>) -> Result<Self, ModelError> {
+        self.part(outputs, 0..self.weight.in_features)
+    }
+
+    /// The layer that computes what only these inputs add to its outputs. Unless they are all, their weights are copied.
+    pub(crate) fn inputs(&self, inputs: Range<usize>) -> Result<Self, ModelError> {
+        self.part(0..self.weight.out_features, inputs)
+    }
+
+    fn part(&self, outputs: Range<usize>, inputs: Range<usize>) -> Result<Self, ModelError> {
+        let part = self.weight.part(outputs, inputs).map_err(|error| {
+            ModelError::Ranks(format!("this checkpoint cannot be shared by so many ranks: {error}"))
+        });
+        Ok(Self { weight: part? })
     }
 
     /// Keeps the weight in 8 bits from now on, in memory of its own, if its rows are whole blocks. Returns the bytes.

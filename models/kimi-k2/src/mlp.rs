@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use kimi_kernels::{Activations, GatedMlp, gated_mlps};
 
-use crate::{Checkpoint, CheckpointError, linear::Linear, tensor_names as names};
+use crate::{Checkpoint, ModelError, linear::Linear, share::Share, tensor_names as names};
 
 /// `down(silu(gate(x)) * up(x))`.
 #[derive(Debug)]
@@ -20,11 +20,21 @@ impl Mlp {
         module: impl Fn(&str) -> String,
         hidden: usize,
         inner: usize,
-    ) -> Result<Self, CheckpointError> {
+    ) -> Result<Self, ModelError> {
         Ok(Self {
             gate: Linear::load(checkpoint, &module(names::GATE_PROJ), inner, hidden)?,
             up: Linear::load(checkpoint, &module(names::UP_PROJ), inner, hidden)?,
             down: Linear::load(checkpoint, &module(names::DOWN_PROJ), hidden, inner)?,
+        })
+    }
+
+    /// The part of the block that a rank holds; those of all ranks add up to the block.
+    pub(crate) fn share(&self, share: Share) -> Result<Self, ModelError> {
+        let inner = share.of_inner(self.gate.weight().out_features);
+        Ok(Self {
+            gate: self.gate.outputs(inner.clone())?,
+            up: self.up.outputs(inner.clone())?,
+            down: self.down.inputs(inner)?,
         })
     }
 

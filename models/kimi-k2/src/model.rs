@@ -1,16 +1,20 @@
 //! The model: token ids and features of what is seen in, logits out.
 
+use std::rc::Rc;
+
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{Activations, PagedSpan, RopeTable, embed, gather_rows};
 use kimi_tokens::{Medium, PatchGrid};
 
 use crate::{
-    AttentionForm, Batch, Checkpoint, FeatureRows, KvPool, ModelConfig, ModelError, NoTaps, TapPoint, Taps,
+    AttentionForm, Batch, Checkpoint, Collective, FeatureRows, KvPool, ModelConfig, ModelError, NoTaps, Solo,
+    TapPoint, Taps,
     attention::Step,
     decoder_layer::DecoderLayer,
     linear::Linear,
     norm::RmsNorm,
     rope::rope_table,
+    share::Share,
     tensor_names as names,
     vision::{self, VisionTower},
 };
@@ -26,6 +30,8 @@ pub struct KimiModel {
     norm: RmsNorm,
     lm_head: Linear,
     vision: Option<VisionTower>,
+    /// Not shared between threads, and so neither is the model: a rank stays in its thread.
+    collective: Rc<dyn Collective>,
 }
 
 /// Choices of how it is computed.
@@ -44,23 +50,41 @@ impl KimiModel {
     /// # Errors
     /// A missing tensor, a wrong shape, an unknown format, a scale or norm weight that is not finite.
     pub fn load(checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, ModelError> {
+        Self::load_rank(checkpoint, Rc::new(Solo), progress)
+    }
+
+    /// [`load`](Self::load) for one of several ranks: it holds some attention heads, some experts, and parts of the dense
+    /// blocks and of the vocabulary (Megatron-LM's scheme, arXiv 1909.08053, with whole experts). Embedding, routers, latent
+    /// projections, norms, vision tower and the cache are everyone's. Parts of outputs stay in the mapped files; parts of
+    /// inputs, such as those of the attention's output projection, are copied.
+    ///
+    /// # Errors
+    /// As `load`; [`ModelError::Ranks`] when there are too many, and an error that names the columns where scales would have
+    /// to be cut apart.
+    pub fn load_rank(
+        checkpoint: &Checkpoint,
+        collective: Rc<dyn Collective>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ModelError> {
         let config = checkpoint.config().clone();
+        let share = Share::new(&*collective, &config)?;
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let (total, parts) = (checkpoint.total_bytes(), config.num_layers as u64 + 1);
         progress(0, total);
         let embedding = Linear::load(checkpoint, names::EMBED_TOKENS, vocabulary, hidden)?;
         let mut layers = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
-            layers.push(DecoderLayer::load(checkpoint, layer)?);
+            layers.push(DecoderLayer::load(checkpoint, layer, share)?);
             progress(total / parts * (layer as u64 + 1), total);
         }
         let norm = RmsNorm::load(checkpoint, names::FINAL_NORM, hidden, config.rms_norm_eps)?;
         let lm_head = Linear::load(checkpoint, names::LM_HEAD, vocabulary, hidden)?;
+        let lm_head = lm_head.outputs(share.of(vocabulary))?;
         let vision =
             config.vision.as_ref().map(|vision| VisionTower::load(checkpoint, vision)).transpose()?;
         progress(total, total);
         let (options, rope) = (ModelOptions::default(), rope_table(&config));
-        Ok(Self { config, options, rope, embedding, layers, norm, lm_head, vision })
+        Ok(Self { config, options, rope, embedding, layers, norm, lm_head, vision, collective })
     }
 
     /// The same model with other choices.
@@ -118,7 +142,8 @@ impl KimiModel {
     }
 
     /// Hop 7a of 9. Computes a batch: writes its tokens' entries to `kv` and returns the logits of its sampled rows,
-    /// f32 `[sample_rows, vocabulary]`, in the order of `batch.sample_rows`.
+    /// f32 `[sample_rows, vocabulary]`, in the order of `batch.sample_rows`. Of several ranks, which are all given the same
+    /// batch, the first one gets them; the others get no rows.
     ///
     /// Logits may be non-finite when weights are broken; who samples must look.
     ///
@@ -151,14 +176,16 @@ impl KimiModel {
             layer.forward(&x, &step, kv.layer(index), taps)?;
         }
 
+        let no_logits = || Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
         if batch.sample_rows.is_empty() {
-            return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
+            return no_logits();
         }
         let sampled = self.zeros(batch.sample_rows.len())?; // [sample_rows, hidden]
         gather_rows(&x, &batch.sample_rows, &sampled)?;
         let normed = self.norm.forward(&sampled)?; // [sample_rows, hidden]
         taps.tap(TapPoint::FinalNorm, &normed)?;
-        Ok(self.lm_head.forward(&normed, self.options.activations)?) // [sample_rows, vocabulary]
+        let logits = self.lm_head.forward(&normed, self.options.activations)?; // [sample_rows, own part]
+        self.collective.gather_columns(logits)?.map_or_else(no_logits, Ok) // [sample_rows, vocabulary]
     }
 
     fn step<'a>(&'a self, batch: &'a Batch) -> Step<'a> {
@@ -178,6 +205,7 @@ impl KimiModel {
             rope: &self.rope,
             form: self.options.attention,
             activations: self.options.activations,
+            collective: &*self.collective,
         }
     }
 

@@ -16,6 +16,9 @@ pub enum ModelError {
     /// An image or clip that the vision tower cannot look at, or there is no tower.
     #[error("impossible medium: {0}")]
     Medium(String),
+    /// Not so many ranks can share this model, or one of them is gone.
+    #[error("{0}")]
+    Ranks(String),
     /// An operation refused its arguments. A bug of this crate or of the kernels.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -1,11 +1,16 @@
 //! The mixture of experts: a router, the experts it chooses, the experts everyone shares.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{Activations, ExpertPlan, RouterConfig, choose_experts, expert_weights, gated_mlps};
 
-use crate::{Checkpoint, ModelConfig, ModelError, linear::Linear, mlp::Mlp, tensor_names as names};
+use crate::{
+    Checkpoint, ModelConfig, ModelError, linear::Linear, mlp::Mlp, share::Share, tensor_names as names,
+};
 
-/// `Σ weight_e · expert_e(x) + shared(x)` over the experts that the router chooses for each row.
+/// `Σ weight_e · expert_e(x) + shared(x)` over the experts that the router chooses for each row. Of several ranks, each holds some
+/// of the experts whole and a part of what everyone shares; what they compute adds up.
 #[derive(Debug)]
 pub(crate) struct MixtureOfExperts {
     /// `[experts, hidden]`. Scores are computed in f32 whatever the weights' format.
@@ -14,23 +19,26 @@ pub(crate) struct MixtureOfExperts {
     correction_bias: Tensor,
     routing: RouterConfig,
     experts_per_token: usize,
+    /// Which experts are here.
+    held: Range<usize>,
     experts: Vec<Mlp>,
     /// All shared experts as one block. Neither gated nor scaled.
     shared: Option<Mlp>,
 }
 
 impl MixtureOfExperts {
-    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> Result<Self, ModelError> {
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize, share: Share) -> Result<Self, ModelError> {
         let config: &ModelConfig = checkpoint.config();
         let (hidden, count) = (config.hidden_size, config.n_routed_experts);
         let bias = checkpoint.vector_f32(&names::layer(layer, names::CORRECTION_BIAS), count)?;
-        let experts = (0..count).map(|expert| {
+        let held = share.of(count);
+        let experts = held.clone().map(|expert| {
             let module = |projection: &str| names::expert(layer, expert, projection);
             Mlp::load(checkpoint, module, hidden, config.moe_intermediate_size)
         });
         let shared = (config.n_shared_experts > 0).then(|| {
             let module = |projection: &str| names::mlp(layer, names::SHARED_EXPERTS, projection);
-            Mlp::load(checkpoint, module, hidden, config.shared_intermediate_size())
+            Mlp::load(checkpoint, module, hidden, config.shared_intermediate_size())?.share(share)
         });
         Ok(Self {
             router: Linear::load(checkpoint, &names::layer(layer, names::ROUTER), count, hidden)?,
@@ -42,6 +50,7 @@ impl MixtureOfExperts {
                 scaling: config.routed_scaling_factor as f32,
             },
             experts_per_token: config.num_experts_per_tok,
+            held,
             experts: experts.collect::<Result<_, _>>()?,
             shared: shared.transpose()?,
         })
@@ -52,13 +61,16 @@ impl MixtureOfExperts {
         self.shared.as_mut().map_or(Ok(0), Mlp::quantize)
     }
 
+    /// `x` is f32 `[rows, hidden]`. The result is this rank's part of the sum.
     pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
         let plan = self.route(x)?;
         let all: Vec<u32> = (0..x.dim(0)? as u32).collect();
         let ones = vec![1.0; all.len()];
         let shared = self.shared.iter().map(|shared| shared.with(&all, &ones));
-        let chosen = plan.experts.iter().map(|(expert, range)| {
-            self.experts[*expert].with(&plan.rows[range.clone()], &plan.weights[range.clone()])
+        let held = plan.experts.iter().filter(|(expert, _)| self.held.contains(expert));
+        let chosen = held.map(|(expert, range)| {
+            let expert = &self.experts[expert - self.held.start];
+            expert.with(&plan.rows[range.clone()], &plan.weights[range.clone()])
         });
         let out = x.zeros_like()?; // [tokens, hidden]
         gated_mlps(x, &shared.chain(chosen).collect::<Vec<_>>(), activations, &out)?;
@@ -73,6 +85,6 @@ impl MixtureOfExperts {
         let weights = Tensor::zeros((tokens, k), DType::F32, &Device::Cpu)?; // [tokens, k]
         expert_weights(&logits, &chosen, self.routing, &weights)?;
         let (chosen, weights) = (chosen.flatten_all()?.to_vec1()?, weights.flatten_all()?.to_vec1()?);
-        ExpertPlan::new(&chosen, &weights, k, self.experts.len())
+        ExpertPlan::new(&chosen, &weights, k, self.router.weight().out_features)
     }
 }

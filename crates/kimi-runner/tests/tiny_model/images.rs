@@ -8,7 +8,7 @@ use kimi_tokens::{ContentHash, EncodedPrompt, Medium, PATCH_BYTES, PatchGrid, Pr
 
 use super::{
     BLOCK_SIZE, assert_company_changes_nothing, assert_drafts_change_no_bit, assert_no_close_race, collect,
-    collect_cached, engine, ids, model, prompt, repetitive, request,
+    collect_cached, engine, engine_with, ids, model, prompt, repetitive, request,
 };
 
 /// The tiny checkpoint's `<|media_pad|>`.
@@ -146,6 +146,27 @@ fn streams_with_images_say_the_same_together_and_alone() {
         }
     });
     assert_no_close_race(&texts);
+}
+
+/// Every rank looks at what is seen, and all ranks together say what one says alone, to their rounding.
+#[test]
+fn ranks_see_the_same() {
+    let answers = [1, 2, 3].map(|ranks| {
+        let (engine, _thread) = engine_with(None, ranks);
+        let streams: Vec<_> =
+            (0..5).map(|image| engine.generate(greedy(long_prompt(image))).unwrap()).collect();
+        streams.into_iter().map(collect).collect::<Vec<_>>()
+    });
+    assert_no_close_race(&answers[0]);
+    let logprob = |token: &SampledToken| token.logprobs.as_ref().unwrap().token;
+    for shared in &answers[1..] {
+        for (alone, shared) in answers[0].iter().zip(shared) {
+            assert_eq!(ids(shared), ids(alone));
+            for (a, b) in alone.iter().zip(shared) {
+                assert!((logprob(a) - logprob(b)).abs() < 2e-4, "{a:?} or {b:?}");
+            }
+        }
+    }
 }
 
 /// Drafts look for what was said before among the prompt's tokens, placeholders included, of which an image has many.

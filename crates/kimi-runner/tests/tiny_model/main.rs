@@ -44,10 +44,10 @@ fn golden_ids() -> Vec<TokenId> {
 /// An engine whose steps are small enough to cut prompts and whose cache is too small for all streams at once, so that
 /// chunked prefill and preemption take part.
 fn engine() -> (EngineHandle, EngineThread) {
-    engine_with(None)
+    engine_with(None, 1)
 }
 
-fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread) {
+fn engine_with(speculation: Option<Speculation>, ranks: usize) -> (EngineHandle, EngineThread) {
     let max_context = 96;
     let config = RunnerConfig {
         block_size: BLOCK_SIZE,
@@ -59,8 +59,9 @@ fn engine_with(speculation: Option<Speculation>) -> (EngineHandle, EngineThread)
         disk: None,
         activations: Activations::F32,
         dense_int8: false,
+        ranks: ranks.try_into().unwrap(),
     };
-    let runner = RankGroup::start(config, Arc::new(checkpoint()), |_, _| {}).unwrap();
+    let runner = RankGroup::start(&config, &Arc::new(checkpoint()), |_, _| {}).unwrap();
     assert_eq!(runner.block_count(), 5 * max_context / BLOCK_SIZE, "limited by use, not by memory");
     let scheduler = SchedulerConfig {
         block_size: BLOCK_SIZE,
@@ -193,7 +194,7 @@ fn repetitive(stream: usize) -> Sampling {
 fn assert_drafts_change_no_bit(request: impl Fn(usize) -> GenerateRequest) {
     let speculation = Speculation { max_draft: 8, max_rows: UNIFORM_ROWS, eager: true };
     let texts = [None, Some(speculation)].map(|speculation| {
-        let (engine, thread) = engine_with(speculation);
+        let (engine, thread) = engine_with(speculation, 1);
         let text = |stream: usize| {
             let bits = |token: SampledToken| {
                 let logprobs = token.logprobs.unwrap();

@@ -31,6 +31,17 @@ fn an_answer_goes_to_standard_output() {
 }
 
 #[test]
+fn ranks_give_the_answer_of_one() {
+    let ask = ["generate", "--temperature", "0", "--exact", "What is the capital of France?"];
+    let [alone, shared] = [&ask[..], &[&ask[..], &["--tensor-parallel", "2"]].concat()].map(kimi_serve);
+    assert!(shared.status.success());
+    assert_eq!(String::from_utf8(shared.stdout), String::from_utf8(alone.stdout));
+    assert!(
+        failure(&["generate", "--tensor-parallel", "5", "Hello"]).contains("at most 4 can share this model")
+    );
+}
+
+#[test]
 fn bad_checkpoints_give_one_clear_line() {
     let ids = tempfile::NamedTempFile::new().unwrap();
     fs::write(ids.path(), "[1, 2, 3]").unwrap();
