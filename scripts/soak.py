@@ -5,8 +5,8 @@
 
 Starts the binary with kimi-nano and a cache too small for everybody, so that sequences are preempted. Exit code 1 when a
 request was neither answered nor refused in the documented form, when a block or a sequence is still held afterwards, or
-when memory grew in the second half by more than a tenth. Prints inter-token times beside those of one stream alone. Needs
-Linux and Python 3.10 or newer.
+when memory grew in the second half by more than a tenth. Prints inter-token times beside those of one stream alone, and of as many
+clients as are computed together and never hang up. Needs Linux and Python 3.10 or newer.
 """
 
 import argparse
@@ -24,10 +24,12 @@ from collections import Counter
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WORDS = "river stone light paper garden window letter music silver morning harbour engine ticket forest copper".split()
 HANG_UP = 0.2
+TOGETHER = 32  # requests that the server computes at once
 
 
 def start(binary: str, kv_memory: str) -> tuple[subprocess.Popen, int]:
-    command = [binary, "serve", "--port", "0", "--queue", "64", "--kv-memory", kv_memory]
+    command = [binary, "serve", "--port", "0", "--queue", "64", "--kv-memory", kv_memory,
+               "--max-sequences", str(TOGETHER)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "RUST_LOG": "warn"})
     line = server.stdout.readline()
     if not line.startswith("ready: "):
@@ -110,32 +112,44 @@ def p99(gaps: list[float]) -> float:
     return sorted(gaps)[int(0.99 * (len(gaps) - 1))] * 1000
 
 
+class Crowd:
+    """Clients that ask one thing after the other."""
+
+    def __init__(self, server: subprocess.Popen, port: int, rng: random.Random, requests: int, hang_up: float):
+        self.server, self.port, self.rng, self.requests, self.hang_up = server, port, rng, requests, hang_up
+        self.shared = " ".join(rng.choice(WORDS) for _ in range(250))
+        self.asked, self.outcomes, self.gaps, self.memory = 0, Counter(), [], []
+
+    async def ask_all(self, clients: int) -> None:
+        await asyncio.gather(*(self.client() for _ in range(clients)))
+
+    async def client(self) -> None:
+        while self.asked < self.requests:
+            self.asked += 1
+            if self.asked % (self.requests // 20) == 0:
+                self.memory.append(resident_mib(self.server.pid))
+                told = f"{self.asked} asked, {dict(self.outcomes)}, {self.memory[-1]:.0f} MiB"
+                print(told, file=sys.stderr, flush=True)
+            body = request(self.rng, self.shared)
+            patience = self.rng.expovariate(2.0) if self.rng.random() < self.hang_up else None
+            outcome = await ask(self.port, body, patience, self.gaps)
+            self.outcomes[outcome] += 1
+            if outcome == "refused":
+                await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+
+
 async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int) -> list[str]:
     rng = random.Random(options.seed)
-    shared = " ".join(rng.choice(WORDS) for _ in range(250))
     alone: list[float] = []
     for _ in range(3):
         body = {"model": "kimi-k2.6", "messages": [{"role": "user", "content": "Hello"}], "stream": True,
                 "max_tokens": 300, "min_tokens": 300}
         await ask(port, body, None, alone)
-
-    outcomes, gaps, memory, asked = Counter(), [], [], 0
-
-    async def client() -> None:
-        nonlocal asked
-        while asked < options.requests:
-            asked += 1
-            if asked % (options.requests // 20) == 0:
-                memory.append(resident_mib(server.pid))
-                print(f"{asked} asked, {dict(outcomes)}, {memory[-1]:.0f} MiB", file=sys.stderr, flush=True)
-            body = request(rng, shared)
-            patience = rng.expovariate(2.0) if rng.random() < HANG_UP else None
-            outcome = await ask(port, body, patience, gaps)
-            outcomes[outcome] += 1
-            if outcome == "refused":
-                await asyncio.sleep(rng.uniform(0.5, 2.5))
-
-    await asyncio.gather(*(client() for _ in range(options.clients)))
+    calm = Crowd(server, port, rng, max(options.requests // 5, 20), 0)
+    await calm.ask_all(TOGETHER)
+    crowd = Crowd(server, port, rng, options.requests, HANG_UP)
+    await crowd.ask_all(options.clients)
+    outcomes, memory = crowd.outcomes + calm.outcomes, crowd.memory
     await asyncio.sleep(2)
     after = await metrics(port)
     held = {name: after.get(f"kimi_{name}", -1) for name in ("kv_blocks_used", "requests_running", "requests_waiting")}
@@ -143,9 +157,13 @@ async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int)
     print(f"preemptions: {after.get('kimi_preemptions_total', 0):.0f}; held afterwards: {held}")
     half = memory[len(memory) // 2]
     print(f"memory: {memory[0]:.0f} MiB at first, {half:.0f} at half, {memory[-1]:.0f} at the end")
-    print(f"inter-token p99: alone {p99(alone):.1f} ms, under load {p99(gaps):.1f} ms")
+    calm_p99, crowd_p99 = p99(calm.gaps), p99(crowd.gaps)
+    print(f"inter-token p99: alone {p99(alone):.1f} ms, {TOGETHER} clients {calm_p99:.1f} ms, "
+          f"{options.clients} clients {crowd_p99:.1f} ms: {crowd_p99 / calm_p99:.2f} times those {TOGETHER}")
     wrong = [f"{count} × {outcome}" for outcome, count in outcomes.items()
              if outcome not in ("answered", "refused", "left")]
+    if calm.outcomes["refused"]:
+        wrong.append(f"{calm.outcomes['refused']} requests were refused although nobody waited")
     if not after.get("kimi_preemptions_total"):
         wrong.append("no sequence lost its blocks: give less --kv-memory")
     wrong += [f"{name} is {value:.0f}" for name, value in held.items() if value != 0]

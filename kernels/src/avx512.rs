@@ -100,8 +100,8 @@ impl Avx512 {
         }
     }
 
-    /// [`Self::multiply`] with bf16 on both sides, for weights of so many columns: `STREAMED` from memory, or near already.
-    pub(crate) fn multiply_bf16<const STREAMED: bool>(
+    /// [`Self::multiply`] with bf16 on both sides, for weights of so many columns.
+    pub(crate) fn multiply_bf16(
         self,
         x: &[&[bf16_rows::Block]],
         (items, columns): (&[u8], usize),
@@ -111,7 +111,7 @@ impl Avx512 {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<bf16::Bf16Pairs<STREAMED>>(self, x, weights, out, next) };
+        unsafe { tiles::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.

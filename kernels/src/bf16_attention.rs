@@ -4,12 +4,18 @@
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, Paired};
+use crate::avx512::{Avx512, Paired, Stored};
 use crate::{bf16_rows::Bf16Rows, cpu::RowsRef};
 
 /// Proof that it can be computed here.
 #[derive(Clone, Copy)]
 pub(crate) struct Bf16Attention(#[cfg(target_arch = "x86_64")] Avx512);
+
+#[cfg(target_arch = "x86_64")]
+fn bytes(numbers: &[bf16]) -> &[u8] {
+    use half::slice::HalfFloatSliceExt;
+    bytemuck::cast_slice(numbers.reinterpret_cast())
+}
 
 #[cfg(target_arch = "x86_64")]
 impl Bf16Attention {
@@ -18,18 +24,25 @@ impl Bf16Attention {
         Avx512::detect().filter(|avx512| avx512.has_bf16()).map(Self)
     }
 
-    /// `out[query, key] = queries[query] · keys[key]`. Keys, of this width, come in runs.
-    pub(crate) fn score(self, queries: &Bf16Rows, (runs, width): (&[&[bf16]], usize), out: &mut [f32]) {
-        use half::slice::HalfFloatSliceExt;
+    /// `out[query, key] = queries[query] · keys[key]`. Keys, of this width, come in runs; meanwhile, those of the `next` run are asked
+    /// for.
+    pub(crate) fn score(
+        self,
+        queries: &Bf16Rows,
+        (runs, width): (&[&[bf16]], usize),
+        next: Option<&[bf16]>,
+        out: &mut [f32],
+    ) {
         let queries: Vec<_> = queries.rows().collect();
         let keys = runs.iter().map(|run| run.len() / width).sum();
         let mut out = crate::output::Output::contiguous(out, keys);
         let mut first = 0;
-        for run in runs {
+        let nexts = runs.iter().skip(1).copied().map(Some).chain([next]);
+        for (run, next) in runs.iter().zip(nexts) {
             let keys = first..first + run.len() / width;
             first = keys.end;
-            let bytes = bytemuck::cast_slice(run.reinterpret_cast());
-            self.0.multiply_bf16::<false>(&queries, (bytes, width), out.part(keys), None);
+            let next = next.map(|run| Stored::new((bytes(run), width * size_of::<bf16>()), (&[], 0)));
+            self.0.multiply_bf16(&queries, (bytes(run), width), out.part(keys), next);
         }
     }
 
@@ -99,7 +112,7 @@ impl Bf16Attention {
         unreachable!("not detected");
     }
 
-    pub(crate) fn score(self, _: &Bf16Rows, _: (&[&[bf16]], usize), _: &mut [f32]) {
+    pub(crate) fn score(self, _: &Bf16Rows, _: (&[&[bf16]], usize), _: Option<&[bf16]>, _: &mut [f32]) {
         unreachable!("not detected");
     }
 

@@ -28,33 +28,34 @@ impl<'a> Queries<'a> {
         let bf16 = if is_rounded { Bf16Attention::detect() } else { None };
         Self { numbers, rounded: bf16.map(|bf16| (bf16, Bf16Rows::new(numbers))) }
     }
-
-    /// Asks for the entries of positions that come next, which lie somewhere else.
-    pub(crate) fn prefetch(&self, cache: &LatentCache<'_>, (block_table, positions): (&[u32], Range<usize>)) {
-        if let Some((attention, _)) = &self.rounded {
-            cache.bf16_runs(block_table, positions).iter().flatten().for_each(|run| attention.prefetch(run));
-        }
-    }
 }
 
 /// Entries of neighbouring positions, with the queries that look at them.
 pub(crate) enum Entries<'a> {
     F32 { queries: RowsRef<'a>, entries: Vec<&'a [f32]> },
-    Bf16 { attention: Bf16Attention, queries: &'a Bf16Rows, runs: Vec<&'a [bf16]>, width: usize },
+    Bf16 {
+        attention: Bf16Attention,
+        queries: &'a Bf16Rows,
+        runs: Vec<&'a [bf16]>,
+        /// What is read next: it may lie anywhere.
+        next: Option<&'a [bf16]>,
+        width: usize,
+    },
 }
 
 impl<'a> Entries<'a> {
-    /// Those of a sequence's positions; `buffer` is for widened ones.
+    /// Those of a sequence's positions, `next` being those that are read afterwards; `buffer` is for widened ones.
     pub(crate) fn read(
         queries: &'a Queries<'_>,
         cache: &LatentCache<'a>,
-        (block_table, positions): (&[u32], Range<usize>),
+        (block_table, positions, next): (&[u32], Range<usize>, Range<usize>),
         buffer: &'a mut Vec<f32>,
     ) -> Self {
         if let Some((attention, queries)) = &queries.rounded
             && let Some(runs) = cache.bf16_runs(block_table, positions.clone())
         {
-            return Self::Bf16 { attention: *attention, queries, runs, width: cache.width() };
+            let next = cache.bf16_runs(block_table, next).and_then(|runs| runs.first().copied());
+            return Self::Bf16 { attention: *attention, queries, runs, next, width: cache.width() };
         }
         Self::F32 { queries: queries.numbers, entries: cache.entries(block_table, positions, buffer) }
     }
@@ -63,7 +64,9 @@ impl<'a> Entries<'a> {
     pub(crate) fn score(&self, out: &mut [f32]) {
         match self {
             Self::F32 { queries, entries } => score(queries.data, entries, out),
-            Self::Bf16 { attention, queries, runs, width } => attention.score(queries, (runs, *width), out),
+            Self::Bf16 { attention, queries, runs, next, width } => {
+                attention.score(queries, (runs, *width), *next, out);
+            }
         }
     }
 

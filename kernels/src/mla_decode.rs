@@ -265,9 +265,8 @@ impl Job<'_> {
         for first in self.positions.clone().step_by(TILE) {
             let positions = first..self.positions.end.min(first + TILE);
             let next = positions.end..self.positions.end.min(positions.end + TILE);
-            queries.prefetch(cache, (self.block_table, next));
             weights.resize(self.queries() * positions.len(), 0.0);
-            let entries = Entries::read(queries, cache, (self.block_table, positions.clone()), tile);
+            let entries = Entries::read(queries, cache, (self.block_table, positions.clone(), next), tile);
             // Also where a row must not look.
             entries.score(weights);
             let per_query = weights.chunks_exact_mut(positions.len()).zip(sums.chunks_exact_mut(latent));
@@ -276,7 +275,11 @@ impl Job<'_> {
                 let (seen, unseen) = weights.split_at_mut(visible.saturating_sub(first).min(positions.len()));
                 unseen.fill(0.0);
                 if !seen.is_empty() {
-                    scale(sum, softmax.update(seen));
+                    let correction = softmax.update(seen);
+                    // Mostly the largest score is an earlier one.
+                    if (correction - 1.0).abs() > 0.0 {
+                        scale(sum, correction);
+                    }
                 }
             }
             let (rows, width) = (self.queries(), positions.len());

@@ -84,7 +84,7 @@ fn in_registers(
     match weight.product(x.activations) {
         Product::Codes(codes) => return avx512.multiply_codes(&x.int8, codes.features(features), out, next),
         Product::Bf16Pairs(all) => {
-            return avx512.multiply_bf16::<true>(&x.bf16, (&all[bytes], weight.columns()), out, next);
+            return avx512.multiply_bf16(&x.bf16, (&all[bytes], weight.columns()), out, next);
         }
         Product::Bf16(all) => return avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out, next),
         Product::Widened => {}

@@ -18,10 +18,10 @@ use crate::bf16_rows::{Block, COLUMNS};
 /// Bytes of the weights of a block of columns.
 const BYTES: usize = COLUMNS * 2;
 
-/// Needs AVX-512 BF16. What `STREAMED` weights need next is asked for early when there are few rows.
-pub(super) struct Bf16Pairs<const STREAMED: bool>;
+/// Needs AVX-512 BF16.
+pub(super) struct Bf16Pairs;
 
-impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
+impl Format for Bf16Pairs {
     type Input = Block;
     type Weights<'a> = PerFeature<'a, u8>;
 
@@ -53,7 +53,7 @@ impl<const STREAMED: bool> Format for Bf16Pairs<STREAMED> {
                 // SAFETY, here and below: the assertions above.
                 let bytes = unsafe { rows[f].get_unchecked(block) };
                 w[f] = load_bytes(bytes);
-                if let (true, Some(ahead)) = (STREAMED, ahead) {
+                if let Some(ahead) = ahead {
                     ahead.ask((block * F + f) * BYTES, BYTES);
                 }
             }
