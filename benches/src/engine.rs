@@ -14,14 +14,14 @@ use kimi_k2::{
     Activations, CacheDtype, Checkpoint, CheckpointFiles, KimiModel, KvPool, ModelOptions, inspect,
     use_threads,
 };
-use kimi_kernels::{Multiplication, peak};
+use kimi_kernels::{Multiplication, peak, use_vectors};
 
 use self::{
     case::Case,
     figures::{Figures, Round},
     limit::{Machine, Needs},
 };
-use crate::{memory::Memory, report};
+use crate::{memory::Memory, options::Widest, report};
 
 /// Options of `kimi-bench engine`.
 #[derive(Clone, Debug, Args)]
@@ -56,6 +56,9 @@ pub(crate) struct Engine {
     /// Threads; as many as there are cores without it
     #[arg(long)]
     threads: Option<usize>,
+    /// The widest vectors to use: what other CPUs would compute
+    #[arg(long, value_enum)]
+    vectors: Option<Widest>,
     /// Measure each round again while other threads keep so many cores busy
     #[arg(long, value_name = "CORES", default_value_t = 0)]
     busy: usize,
@@ -88,6 +91,7 @@ impl Engine {
         let cases = self.cases();
         ensure!(!cases.is_empty(), "nothing to measure: give a --prompt or a --batch");
         self.threads.map(use_threads);
+        self.vectors.map(|widest| use_vectors(widest.into()));
         let checkpoint = Checkpoint::open(CheckpointFiles::Directory(self.model.clone()))?;
         let model = self.load(&checkpoint)?;
         let mut rounds = vec![Vec::new(); cases.len()];

@@ -8,11 +8,12 @@ use clap::Args;
 use kimi_kernels::{
     Activations, DenseDtype, MlaLayer, MlaShape, Multiplication, PagedSpan, RopeTable, RouterConfig,
     SharedBytes, Weight, WeightData, choose_experts, linear, mla_decode, mla_prefill, peak, rms_norm,
-    rope_interleaved, use_threads, zeroed_cache,
+    rope_interleaved, use_threads, use_vectors, zeroed_cache,
 };
 
 use crate::{
     memory::Memory,
+    options::Widest,
     table::{Cell, table},
 };
 
@@ -39,6 +40,9 @@ pub(crate) struct Kernels {
     /// Threads; as many as there are cores without it
     #[arg(long)]
     threads: Option<usize>,
+    /// The widest vectors to use: what other CPUs would compute
+    #[arg(long, value_enum)]
+    vectors: Option<Widest>,
 }
 
 /// A stored format, the activations that meet it, and what both are multiplied with.
@@ -66,6 +70,7 @@ impl Kernels {
     /// Measures and returns a table.
     pub(crate) fn run(&self) -> Result<String> {
         self.threads.map(use_threads);
+        self.vectors.map(|widest| use_vectors(widest.into()));
         let memory = Memory::new();
         let mut rows = Vec::new();
         for format in FORMATS.iter().filter(|format| format.name.contains(&self.only)) {

@@ -1,4 +1,25 @@
-//! Parsers of option values that clap does not have.
+//! Option values that clap does not have.
+
+use clap::ValueEnum;
+use kimi_kernels::Vectors;
+
+/// The widest vectors to use.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Widest {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+impl From<Widest> for Vectors {
+    fn from(widest: Widest) -> Self {
+        match widest {
+            Widest::Baseline => Self::Baseline,
+            Widest::Avx2 => Self::Avx2,
+            Widest::Avx512 => Self::Avx512,
+        }
+    }
+}
 
 /// A number above zero.
 pub(crate) fn positive(text: &str) -> Result<f64, String> {

@@ -12,8 +12,6 @@ mod dense;
 mod paired;
 mod peak;
 mod quantize;
-mod stored;
-mod tiles;
 mod transpose;
 mod weighted_pairs;
 mod wide_codes;
@@ -24,9 +22,19 @@ use std::arch::x86_64::{
     _mm512_loadu_si512,
 };
 
-use self::{codes::CodedWeights, tiles::PerFeature};
-pub(crate) use self::{paired::Paired, stored::Stored};
-use crate::{bf16_rows, cpu::RowsRef, output::Output, peak::Multiplication, quantized_rows};
+use self::codes::CodedWeights;
+pub(crate) use self::paired::Paired;
+use crate::{
+    bf16_rows,
+    cpu::RowsRef,
+    output::Output,
+    peak::Multiplication,
+    quantized_rows,
+    stored::{Stored, ask},
+    tiles::{self, PerFeature},
+    vectors::{Vectors, vectors},
+    weight_rows::{CodeRows, CodeWidth},
+};
 
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
@@ -44,31 +52,10 @@ pub(crate) enum Rows<'a> {
     Bf16(&'a [u8]),
 }
 
-/// Bits of a code.
-#[derive(Clone, Copy)]
-pub(crate) enum CodeWidth {
-    /// Lowest nibble first, stored as `q + 8`.
-    Four,
-    /// Those of a block's even columns, then those of its odd ones, stored as `q + 128`.
-    Eight,
-}
-
-/// Rows of codes, in blocks of 128 columns, with a bf16 scale for each 32.
-#[derive(Clone, Copy)]
-pub(crate) struct CodeRows<'a> {
-    pub(crate) width: CodeWidth,
-    pub(crate) codes: &'a [u8],
-    pub(crate) scales: &'a [u8],
-}
-
 impl Avx512 {
     /// `None` on other CPUs.
     pub(crate) fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni");
+        let found = vectors() == Vectors::Avx512 && is_x86_feature_detected!("avx512vnni");
         found.then(|| Self { bf16: is_x86_feature_detected!("avx512bf16") })
     }
 
@@ -79,22 +66,17 @@ impl Avx512 {
 
     /// `out[row, feature] = x[row] · weights[feature]`. `x` must not be empty. `next` is what will be multiplied afterwards, if that
     /// is known.
+    #[expect(clippy::unused_self, reason = "a proof, as elsewhere")]
     pub(crate) fn multiply(self, x: &[&[f32]], weights: Rows<'_>, out: Output<'_>, next: Option<Stored>) {
         let columns = x[0].len();
         // SAFETY: the formats need nothing beyond AVX-512.
         unsafe {
             match weights {
                 Rows::F32(items) => {
-                    tiles::multiply::<dense::F32>(self, x, PerFeature { items, count: columns }, out, next);
+                    tiles::multiply::<dense::F32>(x, PerFeature { items, count: columns }, out, next);
                 }
                 Rows::Bf16(items) => {
-                    tiles::multiply::<dense::Bf16>(
-                        self,
-                        x,
-                        PerFeature { items, count: columns * 2 },
-                        out,
-                        next,
-                    );
+                    tiles::multiply::<dense::Bf16>(x, PerFeature { items, count: columns * 2 }, out, next);
                 }
             }
         }
@@ -111,7 +93,7 @@ impl Avx512 {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next) };
+        unsafe { tiles::multiply::<bf16::Bf16Pairs>(x, weights, out, next) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
@@ -145,7 +127,7 @@ impl Avx512 {
     /// Asks for numbers that will be needed soon, for the second-level cache.
     #[expect(clippy::unused_self, reason = "a proof, as elsewhere")]
     pub(crate) fn prefetch<T>(self, numbers: &[T]) {
-        stored::ask(numbers.as_ptr().cast(), size_of_val(numbers));
+        ask(numbers.as_ptr().cast(), size_of_val(numbers));
     }
 
     /// See [`peak`](fn@crate::peak).

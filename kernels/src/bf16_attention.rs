@@ -4,7 +4,10 @@
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, Paired, Stored};
+use crate::{
+    avx512::{Avx512, Paired},
+    stored::Stored,
+};
 use crate::{bf16_rows::Bf16Rows, cpu::RowsRef};
 
 /// Proof that it can be computed here.

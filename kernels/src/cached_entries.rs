@@ -32,7 +32,10 @@ impl<'a> Queries<'a> {
 
 /// Entries of neighbouring positions, with the queries that look at them.
 pub(crate) enum Entries<'a> {
-    F32 { queries: RowsRef<'a>, entries: Vec<&'a [f32]> },
+    F32 {
+        queries: RowsRef<'a>,
+        entries: Vec<&'a [f32]>,
+    },
     Bf16 {
         attention: Bf16Attention,
         queries: &'a Bf16Rows,

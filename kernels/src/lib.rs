@@ -2,6 +2,8 @@
 
 mod attention_product;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bf16_attention;
 mod bf16_rows;
@@ -34,8 +36,13 @@ mod rope_grid;
 mod rounded_rows;
 mod router;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod stored;
 mod threads;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod vectorized;
+mod vectors;
 mod weight;
 mod weight_part;
 mod weight_rows;
@@ -61,10 +68,19 @@ pub use rope::{RopeTable, rope_interleaved};
 pub use rope_grid::rope_grid;
 pub use router::{RouterConfig, choose_experts, expert_weights};
 pub use threads::{OwnThreads, thread_count, use_threads};
+pub use vectors::{Vectors, use_vectors};
 pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
 
 /// Whether this CPU has kernels that multiply bytes: for activations of 8 bits and [`WeightData::Int8Group32`].
 pub fn multiplies_bytes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx2::Avx2::detect().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether each row gets the numbers that it gets alone, to the last bit, in batches of any size, not only of [`FEW_ROWS`].
+pub fn rows_are_independent() -> bool {
     #[cfg(target_arch = "x86_64")]
     return avx512::Avx512::detect().is_some();
     #[cfg(not(target_arch = "x86_64"))]

@@ -1,14 +1,16 @@
 //! Products of some rows with some of a weight's output features: what threads do, and where the CPU's features decide.
 //!
-//! With AVX-512, weights are widened, or multiplied as they are, in registers. On other CPUs a weight row is widened to
-//! f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
+//! With AVX-512, weights are widened, or multiplied as they are, in registers; with AVX2, codes are. Otherwise a weight row is
+//! widened to f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
 //! that does not depend on how many there are; many rows take a matrix product.
 
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use crate::{
-    avx512::{Avx512, Rows, Stored},
+    avx2::Avx2,
+    avx512::{Avx512, Rows},
+    stored::Stored,
     weight_rows::Product,
 };
 use crate::{
@@ -42,9 +44,14 @@ pub(crate) fn multiply(
 ) {
     let features = first..first + out.features();
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512::detect() {
+    {
         let next = next.map(|next| next.weight.stored().after(next.first));
-        return in_registers(avx512, x, (weight, features), out, next);
+        if let Some(avx512) = Avx512::detect() {
+            return in_registers(avx512, x, (weight, features), out, next);
+        }
+        if let (Some(avx2), Product::Codes(codes)) = (Avx2::detect(), weight.product(x.activations)) {
+            return avx2.multiply_codes(&x.int8, codes.features(features), out, next);
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = next;

@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::Avx512;
-use crate::{cpu::RowsRef, threads};
+use crate::{cpu::RowsRef, threads, vectorized::vectorized};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -61,23 +61,25 @@ fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
     if let Some(avx512) = Avx512::detect() {
         return avx512.quantize(numbers, block);
     }
-    quantize_reference(numbers, block);
+    quantize_plain(numbers, block);
 }
 
-fn quantize_reference(numbers: &[f32; COLUMNS], block: &mut Block) {
-    for (group, numbers) in numbers.as_chunks::<GROUP>().0.iter().enumerate() {
-        let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-        let (inverse, scale) = inverse_and_scale(largest, numbers.iter().all(|number| number.is_finite()));
-        let code = |number: f32| (number * inverse).round_ties_even() as i8;
-        let mut sum = 0;
-        for (pair, [even, odd]) in numbers.as_chunks().0.iter().enumerate() {
-            let (even, odd) = (code(*even), code(*odd));
-            block.even[group * GROUP / 2 + pair] = even;
-            block.odd[group * GROUP / 2 + pair] = odd;
-            sum += i32::from(even) + i32::from(odd);
+vectorized! {
+    fn quantize_plain(numbers: &[f32; COLUMNS], block: &mut Block) {
+        for (group, numbers) in numbers.as_chunks::<GROUP>().0.iter().enumerate() {
+            let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
+            let (inverse, scale) = inverse_and_scale(largest, numbers.iter().all(|number| number.is_finite()));
+            let code = |number: f32| (number * inverse).round_ties_even() as i8;
+            let mut sum = 0;
+            for (pair, [even, odd]) in numbers.as_chunks().0.iter().enumerate() {
+                let (even, odd) = (code(*even), code(*odd));
+                block.even[group * GROUP / 2 + pair] = even;
+                block.odd[group * GROUP / 2 + pair] = odd;
+                sum += i32::from(even) + i32::from(odd);
+            }
+            block.correction[group] = -8 * sum;
+            block.scales[group] = scale;
         }
-        block.correction[group] = -8 * sum;
-        block.scales[group] = scale;
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
             let numbers = std::array::from_fn(|i| (number(i) as f32 - 2000.0) / 2000.0 * magnitude);
             let [mut found, mut expected] = [zero.clone(), zero.clone()];
             quantize(&numbers, &mut found);
-            quantize_reference(&numbers, &mut expected);
+            quantize_plain(&numbers, &mut expected);
             assert_eq!((found.even, found.odd), (expected.even, expected.odd));
             assert_eq!((found.correction, found.scales), (expected.correction, expected.scales));
         }

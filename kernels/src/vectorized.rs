@@ -20,15 +20,12 @@ macro_rules! vectorized {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
                 fn widest($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
-                if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl") {
-                    #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
-                    // SAFETY: the features that `widest` is compiled for were found on this CPU; those with AVX-512 have the others.
-                    return unsafe { widest($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-                    #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
-                    // SAFETY: the features that `wide` is compiled for were found on this CPU on the line above.
-                    return unsafe { wide($($arg),*) };
+                #[expect(unsafe_code, reason = "calls code compiled for a CPU feature")]
+                // SAFETY: this CPU has the features that `wide` and `widest` are compiled for.
+                match $crate::vectors::vectors() {
+                    $crate::vectors::Vectors::Avx512 => return unsafe { widest($($arg),*) },
+                    $crate::vectors::Vectors::Avx2 => return unsafe { wide($($arg),*) },
+                    $crate::vectors::Vectors::Baseline => {}
                 }
             }
             body($($arg),*)

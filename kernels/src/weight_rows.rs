@@ -3,14 +3,14 @@
 use candle_core::{Result, bail};
 use half::{bf16, slice::HalfBitsSliceExt};
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, CodeRows, CodeWidth, Stored};
 use crate::{
     Activations, DenseDtype, Weight, WeightData,
     int8_weight::int8_row,
     quantized_rows::{COLUMNS, GROUP},
     vectorized::vectorized,
 };
+#[cfg(target_arch = "x86_64")]
+use crate::{avx2::Avx2, avx512::Avx512, stored::Stored};
 
 /// Columns that share a scale in `Int4Group32`.
 const INT4_GROUP: usize = 32;
@@ -63,16 +63,15 @@ impl<'a> WeightRows<'a> {
     /// for them did not ask for exactness.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn product(self, activations: Activations) -> Product<'a> {
-        let Some(avx512) = Avx512::detect() else { return Product::Widened };
         let rounded = activations == Activations::Rounded;
-        match (self.code_blocks(), &self.weight.data) {
-            (Some(codes), _) if rounded || matches!(codes.width, CodeWidth::Eight) => Product::Codes(codes),
-            (_, WeightData::Dense { dtype: DenseDtype::Bf16, bytes }) => {
-                if rounded && avx512.has_bf16() {
-                    Product::Bf16Pairs(bytes)
-                } else {
-                    Product::Bf16(bytes)
-                }
+        match (self.code_blocks(), &self.weight.data, Avx512::detect()) {
+            (Some(codes), ..)
+                if Avx2::detect().is_some() && (rounded || matches!(codes.width, CodeWidth::Eight)) =>
+            {
+                Product::Codes(codes)
+            }
+            (_, WeightData::Dense { dtype: DenseDtype::Bf16, bytes }, Some(avx512)) => {
+                if rounded && avx512.has_bf16() { Product::Bf16Pairs(bytes) } else { Product::Bf16(bytes) }
             }
             _ => Product::Widened,
         }
@@ -145,8 +144,27 @@ impl<'a> WeightRows<'a> {
     }
 }
 
+/// Bits of a code.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) enum CodeWidth {
+    /// Lowest nibble first, stored as `q + 8`.
+    Four,
+    /// Those of a block's even columns, then those of its odd ones, stored as `q + 128`.
+    Eight,
+}
+
+/// Rows of codes, in blocks of 128 columns, with a bf16 scale for each 32.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct CodeRows<'a> {
+    pub(crate) width: CodeWidth,
+    pub(crate) codes: &'a [u8],
+    pub(crate) scales: &'a [u8],
+}
+
 /// What a weight is multiplied as.
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "needs AVX-512"))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "needs vectors of x86-64"))]
 pub(crate) enum Product<'a> {
     /// Codes, with activations of 8 bits.
     Codes(CodeBlocks<'a>),

@@ -107,7 +107,9 @@ pub(crate) fn load(
         kimi_k2::use_threads(threads.get());
     }
     if engine.dense == Dense::Int8 && !kimi_k2::multiplies_bytes() {
-        warn!("--dense int8 gains nothing on this CPU, which has no AVX-512 VNNI: leave it out");
+        warn!(
+            "--dense int8 gains nothing on this CPU, which has neither AVX2 nor AVX-512 VNNI: leave it out"
+        );
     }
     let (name, files) = resolve(model, &report)?;
     let vocabulary = Arc::new(vocabulary(&files)?);

@@ -9,11 +9,11 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    Stored, fold_all, load_bytes,
+use super::{Stored, fold_all, load_bytes};
+use crate::{
+    bf16_rows::{Block, COLUMNS},
     tiles::{Format, PerFeature},
 };
-use crate::bf16_rows::{Block, COLUMNS};
 
 /// Bytes of the weights of a block of columns.
 const BYTES: usize = COLUMNS * 2;

@@ -17,12 +17,11 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    CodeRows, Stored, load_bytes,
+use super::{CodeRows, Stored, load_bytes, transpose::transpose};
+use crate::{
+    quantized_rows::{Block, COLUMNS, GROUP},
     tiles::{Format, PerFeature},
-    transpose::transpose,
 };
-use crate::quantized_rows::{Block, COLUMNS, GROUP};
 
 /// Bytes of a block's scales.
 pub(super) const SCALES: usize = COLUMNS / GROUP * 2;

@@ -8,10 +8,8 @@ use std::{
     ops::Range,
 };
 
-use super::{
-    Stored, fold_all, load_f32,
-    tiles::{Format, PerFeature},
-};
+use super::{Stored, fold_all, load_f32};
+use crate::tiles::{Format, PerFeature};
 
 /// Columns of one step.
 const STEP: usize = 16;

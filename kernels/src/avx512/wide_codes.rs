@@ -17,11 +17,11 @@ use super::{
     Avx512, Stored,
     codes::{Coded, CodedWeights, Codes, SCALES},
     load_bytes,
-    tiles::{self, Format},
 };
 use crate::{
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
+    tiles::{self, Format},
 };
 
 /// Features that are laid out together: lanes of a vector.
@@ -68,7 +68,7 @@ pub(super) fn multiply<K: Codes + 'static>(
     if wide < features {
         let (weights, out) = (Coded::features(weights, wide..features), out.part(wide..features));
         // SAFETY: the format needs nothing beyond what the caller proved.
-        unsafe { tiles::multiply::<Coded<K>>(proof, x, weights, out, next) };
+        unsafe { tiles::multiply::<Coded<K>>(x, weights, out, next) };
     }
 }
 

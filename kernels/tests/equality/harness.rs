@@ -13,6 +13,7 @@ pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
+        super::begin();
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 

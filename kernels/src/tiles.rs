@@ -1,9 +1,10 @@
 //! How all products of rows and weights are cut into tiles, whatever the two are made of.
 
+#![allow(unsafe_code, reason = "tiles are compiled for CPU features that their callers prove")]
+
 use std::ops::Range;
 
-use super::{Avx512, Stored};
-use crate::output::Output;
+use crate::{output::Output, stored::Stored};
 
 /// Features that are multiplied with all rows before the next ones: their weights stay in the second-level cache.
 const FEATURES: usize = 32;
@@ -11,8 +12,8 @@ const FEATURES: usize = 32;
 const AHEAD: usize = 16384;
 
 /// What rows and weights are made of, and the tile that multiplies them.
-pub(super) trait Format {
-    /// Rows of the largest tile whose sums stay in registers, 6 or 8.
+pub(crate) trait Format {
+    /// Rows of the largest tile whose sums stay in registers: 4, 6 or 8.
     const ROWS: usize = 6;
     /// A part of a row.
     type Input;
@@ -29,7 +30,7 @@ pub(super) trait Format {
     /// in which the tile reads several rows at once get three quarters of what these get.
     ///
     /// # Safety
-    /// The CPU must have the features that [`Avx512`] proves, and those that the format needs.
+    /// The CPU must have the features that the format needs.
     unsafe fn tile<const R: usize, const F: usize>(
         x: [&[Self::Input]; R],
         weights: [Self::Weights<'_>; F],
@@ -39,13 +40,13 @@ pub(super) trait Format {
 
 /// Equal numbers of something for each feature, one feature after the other.
 #[derive(Clone, Copy)]
-pub(super) struct PerFeature<'a, T> {
-    pub(super) items: &'a [T],
-    pub(super) count: usize,
+pub(crate) struct PerFeature<'a, T> {
+    pub(crate) items: &'a [T],
+    pub(crate) count: usize,
 }
 
 impl<T> PerFeature<'_, T> {
-    pub(super) fn features(self, range: Range<usize>) -> Self {
+    pub(crate) fn features(self, range: Range<usize>) -> Self {
         Self { items: &self.items[range.start * self.count..range.end * self.count], ..self }
     }
 }
@@ -53,9 +54,8 @@ impl<T> PerFeature<'_, T> {
 /// `out[row, feature] = x[row] · weights[feature]`. `next` is what will be multiplied afterwards.
 ///
 /// # Safety
-/// The CPU must have what the format needs beyond [`Avx512`].
-pub(super) unsafe fn multiply<K: Format>(
-    proof: Avx512,
+/// The CPU must have what the format needs.
+pub(crate) unsafe fn multiply<K: Format>(
     x: &[&[K::Input]],
     weights: K::Weights<'_>,
     mut out: Output<'_>,
@@ -72,11 +72,11 @@ pub(super) unsafe fn multiply<K: Format>(
             // SAFETY: as this function's.
             row += unsafe {
                 match x.len() - row {
-                    8.. if K::ROWS == 8 => some_rows::<K, 8>(proof, x, row, weights, &mut out),
-                    6.. => some_rows::<K, 6>(proof, x, row, weights, &mut out),
-                    4..6 => some_rows::<K, 4>(proof, x, row, weights, &mut out),
-                    2..4 => some_rows::<K, 2>(proof, x, row, weights, &mut out),
-                    _ => some_rows::<K, 1>(proof, x, row, weights, &mut out),
+                    8.. if K::ROWS == 8 => some_rows::<K, 8>(x, row, weights, &mut out),
+                    6.. if K::ROWS >= 6 => some_rows::<K, 6>(x, row, weights, &mut out),
+                    4.. => some_rows::<K, 4>(x, row, weights, &mut out),
+                    2..4 => some_rows::<K, 2>(x, row, weights, &mut out),
+                    _ => some_rows::<K, 1>(x, row, weights, &mut out),
                 }
             };
         }
@@ -88,7 +88,6 @@ pub(super) unsafe fn multiply<K: Format>(
 /// # Safety
 /// As [`multiply`].
 unsafe fn some_rows<K: Format, const R: usize>(
-    _: Avx512,
     all: &[&[K::Input]],
     first: usize,
     (weights, next): (K::Weights<'_>, Option<Stored>),

@@ -1,5 +1,7 @@
 //! Where weights are stored, to ask for them before they are read.
 
+#![allow(unsafe_code, reason = "asks for memory by its address")]
+
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Rows of a weight in memory, from one on. Nothing is read through it.
@@ -7,7 +9,7 @@ use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 pub(crate) struct Stored {
     numbers: *const u8,
     /// Bytes of a row.
-    pub(super) row: usize,
+    pub(crate) row: usize,
     scales: *const u8,
     /// Bytes of a row's scales.
     scales_row: usize,
@@ -29,20 +31,20 @@ impl Stored {
     }
 
     /// Without so many bytes of the numbers, and their scales.
-    pub(super) fn after_bytes(self, bytes: usize) -> Self {
+    pub(crate) fn after_bytes(self, bytes: usize) -> Self {
         let scales = bytes * self.scales_row / self.row.max(1);
         Self { numbers: self.numbers.wrapping_add(bytes), scales: self.scales.wrapping_add(scales), ..self }
     }
 
     /// Asks for `bytes` of the numbers, from the byte `first` on.
     #[inline]
-    pub(super) fn ask(self, first: usize, bytes: usize) {
+    pub(crate) fn ask(self, first: usize, bytes: usize) {
         ask(self.numbers.wrapping_add(first), bytes);
     }
 
     /// The same for scales.
     #[inline]
-    pub(super) fn ask_scales(self, first: usize, bytes: usize) {
+    pub(crate) fn ask_scales(self, first: usize, bytes: usize) {
         ask(self.scales.wrapping_add(first), bytes);
     }
 }
@@ -50,7 +52,7 @@ impl Stored {
 /// Asks for so many bytes, for the second-level cache: it can wait for more lines at once than the nearest one, whose lines do not
 /// suffice for a core's share of the memory.
 #[inline]
-pub(super) fn ask(place: *const u8, bytes: usize) {
+pub(crate) fn ask(place: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
         // SAFETY: nothing is read; an address that does not exist is ignored.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(place.wrapping_add(line).cast()) };
