@@ -17,6 +17,10 @@ pub struct Limits {
     pub connections: usize,
     /// How long a request may wait for its turn before it is answered 429; `None`: as long as its client does.
     pub queue_wait: Option<Duration>,
+    /// How long a request may wait for its images and videos to be decoded, when others' are.
+    pub decoder_wait: Duration,
+    /// How long decoding them may take.
+    pub decode_within: Duration,
 }
 
 impl Default for Limits {
@@ -28,6 +32,8 @@ impl Default for Limits {
             write_stall: Duration::from_secs(30),
             connections: 4096,
             queue_wait: None,
+            decoder_wait: Duration::from_secs(30),
+            decode_within: Duration::from_mins(1),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use bytes::Bytes;
 use data_url::DataUrl;
@@ -18,7 +17,7 @@ use tokio::time::timeout;
 use crate::auth::Caller;
 use crate::prepare::Desk;
 use crate::remote_media::{Fetched, RemoteMedia, Wanted};
-use crate::{ApiError, App, blocking};
+use crate::{ApiError, App, Limits, blocking};
 
 /// Where uploads are.
 const UPLOADED: &str = "ms://";
@@ -28,12 +27,6 @@ const UPLOADED_BYTES: u64 = 256 * 1000 * 1000;
 
 /// Requests whose media are decoded at once, at most: each may take half a gigabyte for a moment.
 const MAX_DECODERS: usize = 4;
-
-/// How long a request waits for its turn to be decoded.
-const WAIT: Duration = Duration::from_secs(30);
-
-/// How long decoding one request's media may take.
-const DECODE: Duration = Duration::from_mins(1);
 
 /// The places of those whose media are being decoded.
 pub(crate) fn decoders() -> Arc<Semaphore> {
@@ -53,9 +46,13 @@ pub(crate) async fn prepare(
         Some(fetcher) => fetcher.fetch(remote(&conversation)).await?,
         None => Fetched::default(),
     };
-    let turn = timeout(WAIT, Arc::clone(desk.app.decoders()).acquire_owned()).await;
+    let Limits { decoder_wait, decode_within, .. } = desk.app.config().limits;
+    let turn = timeout(decoder_wait, Arc::clone(desk.app.decoders()).acquire_owned()).await;
     let turn = turn.map_err(|_elapsed| {
-        ApiError::overloaded("The server is currently overloaded with decoding media; retry later", WAIT)
+        ApiError::overloaded(
+            "The server is currently overloaded with decoding media; retry later",
+            decoder_wait,
+        )
     })?;
     let stop = StopOnDrop::default();
     let limits = desk.service.engine.limits();
@@ -69,7 +66,7 @@ pub(crate) async fn prepare(
         Ok((conversation, media))
     };
     let work = blocking::run(desk.request_id, "The images or videos could not be decoded", work);
-    timeout(DECODE, work)
+    timeout(decode_within, work)
         .await
         .unwrap_or_else(|_elapsed| Err(ApiError::from_media(&MediaError::Stopped, limits.max_context)))
 }

@@ -1,5 +1,7 @@
 //! Images and videos over HTTP: every way in, what they cost, and what is refused.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kimi_http::ApiKeys;
@@ -74,6 +76,20 @@ async fn placeholders_are_in_the_prompt_and_in_the_usage() {
     assert_eq!((status, &answer["usage"]["prompt_tokens"]), (200, &count), "{answer}");
     let (_, estimate) = server.post_json("/v1/tokenizers/estimate-token-count", &body).await;
     assert_eq!(estimate["data"]["total_tokens"], count);
+}
+
+#[tokio::test]
+async fn decoding_that_takes_too_long_is_given_up() {
+    let mut setup = Setup::seeing(saying("</think>ok<|im_end|>"));
+    setup.config.limits.decode_within = Duration::ZERO;
+    let server = setup.serve().await;
+    // Far more than a timer's millisecond.
+    let clips = vec![video(&url("video/mp4", CLIP)); 64];
+    let message = refusal(&server, &clips).await;
+    assert!(message.contains("took too long"), "{message}");
+    // Its place is free again, and others are answered.
+    let (status, answer) = server.chat(&hello_with(json!({}))).await;
+    assert_eq!(status, 200, "{answer}");
 }
 
 #[tokio::test]
