@@ -85,11 +85,11 @@ async fn decoding_that_takes_too_long_is_given_up() {
     let server = setup.serve().await;
     // Far more than a timer's millisecond.
     let clips = vec![video(&url("video/mp4", CLIP)); 64];
-    let message = refusal(&server, &clips).await;
-    assert!(message.contains("took too long"), "{message}");
-    // Its place is free again, and others are answered.
-    let (status, answer) = server.chat(&hello_with(json!({}))).await;
-    assert_eq!(status, 200, "{answer}");
+    // More often than there are decoders: each gives its place back.
+    for _ in 0..6 {
+        let message = refusal(&server, &clips).await;
+        assert!(message.contains("took too long"), "{message}");
+    }
 }
 
 #[tokio::test]
