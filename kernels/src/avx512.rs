@@ -14,6 +14,8 @@ mod peak;
 mod quantize;
 mod transpose;
 mod weighted_pairs;
+mod wide;
+mod wide_bf16;
 mod wide_codes;
 
 use std::arch::x86_64::{
@@ -22,7 +24,7 @@ use std::arch::x86_64::{
     _mm512_loadu_si512,
 };
 
-use self::codes::CodedWeights;
+use self::codes::{Coded, CodedWeights, Int4, Int8};
 pub(crate) use self::paired::Paired;
 use crate::{
     bf16_rows,
@@ -93,7 +95,13 @@ impl Avx512 {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { tiles::multiply::<bf16::Bf16Pairs>(x, weights, out, next) };
+        unsafe {
+            if peak::pairs_are_slow() {
+                wide::multiply::<wide_bf16::WidenedPairs>(self, x, weights, out, next);
+            } else {
+                wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next);
+            }
+        };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
@@ -107,10 +115,11 @@ impl Avx512 {
         let blocks = x[0].len();
         match weights.width {
             CodeWidth::Four => {
-                wide_codes::multiply(self, codes::Int4, x, CodedWeights::new(weights, blocks), out, next);
+                // SAFETY: the format needs nothing beyond AVX-512 with VNNI; here and below.
+                unsafe { wide::multiply::<Coded<Int4>>(self, x, CodedWeights::new(weights, blocks), out, next) };
             }
             CodeWidth::Eight => {
-                wide_codes::multiply(self, codes::Int8, x, CodedWeights::new(weights, blocks), out, next);
+                unsafe { wide::multiply::<Coded<Int8>>(self, x, CodedWeights::new(weights, blocks), out, next) };
             }
         }
     }

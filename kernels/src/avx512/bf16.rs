@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Bytes of the weights of a block of columns.
-const BYTES: usize = COLUMNS * 2;
+pub(super) const BYTES: usize = COLUMNS * 2;
 
 /// Needs AVX-512 BF16.
 pub(super) struct Bf16Pairs;
@@ -90,7 +90,7 @@ pub(super) fn add_pairs(sums: __m512, x: __m512i, w: __m512i) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(block: &Block) -> __m512i {
+pub(super) fn load(block: &Block) -> __m512i {
     // SAFETY: the block has the 64 bytes that are read; the instruction does not ask for alignment.
     unsafe { _mm512_loadu_si512(std::ptr::from_ref(block).cast()) }
 }
