@@ -95,13 +95,7 @@ impl Avx512 {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe {
-            if peak::pairs_are_slow() {
-                wide::multiply::<wide_bf16::WidenedPairs>(self, x, weights, out, next);
-            } else {
-                wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next);
-            }
-        };
+        unsafe { wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next) };
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
@@ -113,13 +107,15 @@ impl Avx512 {
         next: Option<Stored>,
     ) {
         let blocks = x[0].len();
-        match weights.width {
-            CodeWidth::Four => {
-                // SAFETY: the format needs nothing beyond AVX-512 with VNNI; here and below.
-                unsafe { wide::multiply::<Coded<Int4>>(self, x, CodedWeights::new(weights, blocks), out, next) };
-            }
-            CodeWidth::Eight => {
-                unsafe { wide::multiply::<Coded<Int8>>(self, x, CodedWeights::new(weights, blocks), out, next) };
+        // SAFETY: the formats need nothing beyond AVX-512 with VNNI.
+        unsafe {
+            match weights.width {
+                CodeWidth::Four => {
+                    wide::multiply::<Coded<Int4>>(self, x, CodedWeights::new(weights, blocks), out, next);
+                }
+                CodeWidth::Eight => {
+                    wide::multiply::<Coded<Int8>>(self, x, CodedWeights::new(weights, blocks), out, next);
+                }
             }
         }
     }

@@ -251,9 +251,9 @@ impl Pool {
     }
 
     /// Runs an op on all threads, the caller among them, and returns when it is done. `false`, with nothing done, while
-    /// another one runs: a caller that is not alone, or a part that is itself an op; also if there are no other threads.
+    /// another one runs: a caller that is not alone, or a part that is itself an op; also if there are no other threads, or no longer.
     fn run(&self, op: &Op<'_>) -> bool {
-        if self.count == 1 || self.busy.swap(true, Acquire) {
+        if self.count == 1 || self.closed.load(Relaxed) || self.busy.swap(true, Acquire) {
             return false;
         }
         let gate = self.gate.load(Relaxed);

@@ -17,7 +17,7 @@ use std::{
     ops::Range,
 };
 
-use super::{CodeRows, Stored, load_bytes, transpose::transpose};
+use super::{CodeRows, Stored, load_bytes};
 use crate::{
     quantized_rows::{Block, COLUMNS, GROUP},
     tiles::{Format, PerFeature},
@@ -40,12 +40,6 @@ pub(super) unsafe trait Codes: Copy {
     /// The CPU must have AVX-512 F and BW.
     unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i);
 
-    /// The same of sixteen blocks, lane by lane: four columns of each, then the next four.
-    ///
-    /// # Safety
-    /// As for [`Self::unpack`].
-    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16];
-
     /// A code is stored as `q + 8 * STEPS`.
     const STEPS: i32;
 }
@@ -66,12 +60,6 @@ unsafe impl Codes for Int4 {
     unsafe fn unpack(packed: &Self::Packed) -> (__m512i, __m512i) {
         nibbles(load_bytes(packed))
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16] {
-        transpose(packed.map(|packed| load_bytes(packed))).map(|packed| nibbles(packed))
-    }
 }
 
 // SAFETY: two arrays of bytes.
@@ -84,20 +72,12 @@ unsafe impl Codes for Int8 {
     unsafe fn unpack([even, odd]: &Self::Packed) -> (__m512i, __m512i) {
         (load_bytes(even), load_bytes(odd))
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn unpack_lanes(packed: [&Self::Packed; 16]) -> [(__m512i, __m512i); 16] {
-        let even = transpose(packed.map(|[even, _]| load_bytes(even)));
-        let odd = transpose(packed.map(|[_, odd]| load_bytes(odd)));
-        std::array::from_fn(|column| (even[column], odd[column]))
-    }
 }
 
 /// The lower ones of bytes, and the upper ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn nibbles(bytes: __m512i) -> (__m512i, __m512i) {
+pub(super) fn nibbles(bytes: __m512i) -> (__m512i, __m512i) {
     let low = _mm512_set1_epi8(15);
     (_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low))
 }

@@ -46,11 +46,17 @@ pub(super) trait Wide: Format + 'static {
     /// How many [`Self::Columns`] so many inputs are.
     fn columns(inputs: usize) -> usize;
 
-    /// Lays out the columns of some inputs; the last feature fills the lanes that are left.
+    /// Lays out the columns of some inputs; the last feature fills the lanes that are left. Meanwhile it asks for a like part of what
+    /// is laid out afterwards.
     ///
     /// # Safety
     /// As for [`Format::tile`].
-    unsafe fn lay_out(weights: Self::Weights<'_>, inputs: Range<usize>, columns: &mut [Self::Columns]);
+    unsafe fn lay_out(
+        weights: Self::Weights<'_>,
+        inputs: Range<usize>,
+        columns: &mut [Self::Columns],
+        ahead: Option<Stored>,
+    );
 
     /// The sums of `R` rows over a chunk of columns, added to what is there unless it is the first.
     ///
@@ -104,8 +110,10 @@ pub(super) unsafe fn multiply<W: Wide>(
     W::scratch().with_borrow_mut(|scratch| {
         for first in (0..wide).step_by(FEATURES) {
             let some = first..wide.min(first + FEATURES);
+            let ahead = if some.end < features { Some(W::stored(weights).after(some.end)) } else { next };
+            let weights = (W::features(weights, some.clone()), ahead);
             // SAFETY: as this function's.
-            unsafe { all_rows::<W>(x, W::features(weights, some.clone()), scratch, &mut out.part(some)) };
+            unsafe { all_rows::<W>(x, weights, scratch, &mut out.part(some)) };
         }
     });
     if wide < features {
@@ -121,18 +129,18 @@ pub(super) unsafe fn multiply<W: Wide>(
 /// As [`multiply`].
 unsafe fn all_rows<W: Wide>(
     x: &[&[W::Input]],
-    weights: W::Weights<'_>,
+    (weights, ahead): (W::Weights<'_>, Option<Stored>),
     scratch: &mut Scratch<W>,
     out: &mut Output<'_>,
 ) {
     let inputs = x[0].len();
     let chunks = (0..inputs).step_by(W::CHUNK).map(|first| first..inputs.min(first + W::CHUNK));
     let columns = |inputs: &Range<usize>| W::columns(inputs.start)..W::columns(inputs.end);
-    // SAFETY: numbers of vectors may have any bits.
+    // SAFETY: zeros make vectors.
     let all_columns = unsafe { at_least(&mut scratch.columns, W::columns(inputs)) };
     for chunk in chunks.clone() {
         // SAFETY: as this function's.
-        unsafe { W::lay_out(weights, chunk.clone(), &mut all_columns[columns(&chunk)]) };
+        unsafe { W::lay_out(weights, chunk.clone(), &mut all_columns[columns(&chunk)], ahead) };
     }
     let rows = if inputs <= W::CHUNK { W::TILE_ROWS } else { ROWS };
     for (block, x) in x.chunks(rows).enumerate() {
@@ -148,15 +156,14 @@ unsafe fn all_rows<W: Wide>(
     }
 }
 
-/// So many items, whatever they are.
+/// So many items, whatever is in them.
 ///
 /// # Safety
-/// Any bytes make an item.
+/// Zeros make an item.
 unsafe fn at_least<T: Copy>(items: &mut Vec<T>, count: usize) -> &mut [T] {
     if items.len() < count {
-        items.reserve(count - items.len());
-        // SAFETY: there is room, and the rest is the caller's promise.
-        unsafe { items.set_len(count) };
+        // SAFETY: the caller's promise.
+        items.resize(count, unsafe { std::mem::zeroed() });
     }
     &mut items[..count]
 }

@@ -1,9 +1,12 @@
 //! bf16 activations with bf16 weights, for many rows: see `wide.rs`.
 
+#![expect(clippy::needless_range_loop, reason = "rows and vectors index several arrays")]
+
 use std::{
     arch::x86_64::{
         __m512, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_storeu_ps,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+        _mm512_store_ps, _mm512_storeu_ps,
     },
     cell::RefCell,
     mem::MaybeUninit,
@@ -13,14 +16,15 @@ use std::{
 
 use super::{
     Stored,
-    bf16::{BYTES, Bf16Pairs, add_pairs, load},
+    bf16::{BYTES, Bf16Pairs, add_pairs as add_pair, load},
     load_bytes,
+    peak::pairs_are_slow,
     transpose::transpose,
     wide::{FEATURES, LANES, PerLane, Scratch, VECTORS, Wide},
 };
 use crate::{
     bf16_rows::{Block, COLUMNS},
-    tiles::{Format, PerFeature},
+    tiles::PerFeature,
 };
 
 /// Pairs of columns of a block: the first of every block are summed apart from the second ones, and so on.
@@ -32,20 +36,19 @@ const CHUNK: usize = 8;
 type Sums = [PerLane; PAIRS];
 
 thread_local! {
-    static PAIRED: RefCell<Scratch<Bf16Pairs>> = const { Scratch::new() };
-    static WIDENED: RefCell<Scratch<WidenedPairs>> = const { Scratch::new() };
+    static SCRATCH: RefCell<Scratch<Bf16Pairs>> = const { Scratch::new() };
 }
 
 /// Pairs of columns of each feature.
 impl Wide for Bf16Pairs {
-    const MANY_ROWS: usize = 8;
+    const MANY_ROWS: usize = 16;
     const TILE_ROWS: usize = 8;
     const CHUNK: usize = CHUNK;
     type Columns = [__m512i; VECTORS];
     type Sums = Sums;
 
     fn scratch() -> &'static LocalKey<RefCell<Scratch<Self>>> {
-        &PAIRED
+        &SCRATCH
     }
 
     fn columns(inputs: usize) -> usize {
@@ -53,14 +56,25 @@ impl Wide for Bf16Pairs {
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn lay_out(weights: Self::Weights<'_>, inputs: Range<usize>, columns: &mut [Self::Columns]) {
+    unsafe fn lay_out(
+        weights: Self::Weights<'_>,
+        inputs: Range<usize>,
+        columns: &mut [Self::Columns],
+        ahead: Option<Stored>,
+    ) {
         let PerFeature { items, count } = weights;
         let (blocks, last) = (inputs.len(), items.len() / count - 1);
         for (place, block) in inputs.enumerate() {
-            let part = |lane: usize| block_of(&items[lane.min(last) * count..][..count], block);
             for v in 0..VECTORS {
-                let pairs = transpose(std::array::from_fn(|lane| part(v * LANES + lane)));
-                for (pair, numbers) in pairs.into_iter().enumerate() {
+                let mut lanes = [_mm512_setzero_si512(); LANES];
+                for lane in 0..LANES {
+                    let row = &items[(v * LANES + lane).min(last) * count..][..count];
+                    lanes[lane] = block_of(row, block);
+                    if let Some(ahead) = ahead {
+                        ahead.ask((block * FEATURES + v * LANES + lane) * BYTES, BYTES);
+                    }
+                }
+                for (pair, numbers) in transpose(lanes).into_iter().enumerate() {
                     columns[pair * blocks + place][v] = numbers;
                 }
             }
@@ -74,24 +88,10 @@ impl Wide for Bf16Pairs {
         sums: &mut [Sums; R],
         is_first: bool,
     ) {
-        let blocks = x[0].len();
-        assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * PAIRS);
-        let x = x.map(|x| pairs(x));
-        for pair in 0..PAIRS {
-            let mut sum = start(sums, pair, is_first);
-            for block in 0..blocks {
-                // SAFETY, here and below: the assertion above.
-                let w = unsafe { columns.get_unchecked(pair * blocks + block) };
-                for r in 0..R {
-                    let x = _mm512_set1_epi32(unsafe { x[r].get_unchecked(block)[pair] });
-                    for v in 0..VECTORS {
-                        sum[r][v] = add_pairs(sum[r][v], x, w[v]);
-                    }
-                }
-            }
-            for r in 0..R {
-                sums[r][pair] = sum[r];
-            }
+        if pairs_are_slow() {
+            add_widened(x, columns, sums, is_first);
+        } else {
+            add_pairs(x, columns, sums, is_first);
         }
     }
 
@@ -101,96 +101,75 @@ impl Wide for Bf16Pairs {
     }
 }
 
-/// The same with two multiplications of f32 for a pair, second number first, as the CPU's dot products of bf16 are defined: not all CPUs
-/// make these as fast as they could. Only numbers below the normal ones, which dot products take for zero, make a difference.
-pub(super) struct WidenedPairs;
-
-impl Format for WidenedPairs {
-    type Input = Block;
-    type Weights<'a> = PerFeature<'a, u8>;
-
-    fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
-        weights.features(range)
-    }
-
-    fn stored(weights: Self::Weights<'_>) -> Stored {
-        Bf16Pairs::stored(weights)
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn tile<const R: usize, const F: usize>(
-        x: [&[Block]; R],
-        weights: [Self::Weights<'_>; F],
-        ahead: Option<Stored>,
-    ) -> [[f32; R]; F] {
-        // SAFETY: as this function's.
-        unsafe { Bf16Pairs::tile(x, weights, ahead) }
-    }
-}
-
-impl Wide for WidenedPairs {
-    const MANY_ROWS: usize = 8;
-    const TILE_ROWS: usize = 8;
-    const CHUNK: usize = CHUNK;
-    type Columns = [__m512i; VECTORS];
-    type Sums = Sums;
-
-    fn scratch() -> &'static LocalKey<RefCell<Scratch<Self>>> {
-        &WIDENED
-    }
-
-    fn columns(inputs: usize) -> usize {
-        inputs * PAIRS
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn lay_out(weights: Self::Weights<'_>, inputs: Range<usize>, columns: &mut [Self::Columns]) {
-        // SAFETY: as this function's.
-        unsafe { Bf16Pairs::lay_out(weights, inputs, columns) };
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn add<const R: usize>(
-        x: [&[Block]; R],
-        columns: &[Self::Columns],
-        sums: &mut [Sums; R],
-        is_first: bool,
-    ) {
-        let blocks = x[0].len();
-        assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * PAIRS && blocks <= CHUNK);
-        let mut widened = [const { [const { [const { MaybeUninit::<Aligned>::uninit() }; 2] }; CHUNK] }; R];
+/// [`Wide::add`] by the CPU's dot products.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_pairs<const R: usize>(
+    x: [&[Block]; R],
+    columns: &[[__m512i; VECTORS]],
+    sums: &mut [Sums; R],
+    is_first: bool,
+) {
+    let blocks = x[0].len();
+    assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * PAIRS);
+    let x = x.map(pairs);
+    for pair in 0..PAIRS {
+        let mut sum = start(sums, pair, is_first);
+        for block in 0..blocks {
+            // SAFETY, here and below: the assertion above.
+            let w = unsafe { columns.get_unchecked(pair * blocks + block) };
+            for r in 0..R {
+                let x = _mm512_set1_epi32(unsafe { x[r].get_unchecked(block)[pair] });
+                for v in 0..VECTORS {
+                    sum[r][v] = add_pair(sum[r][v], x, w[v]);
+                }
+            }
+        }
         for r in 0..R {
-            for (block, widened) in x[r].iter().zip(&mut widened[r]) {
-                for (numbers, widened) in widen(load(block)).into_iter().zip(widened) {
-                    // SAFETY: it has the sixteen numbers that are written, aligned.
-                    unsafe { _mm512_store_ps(widened.as_mut_ptr().cast(), numbers) };
-                }
-            }
+            sums[r][pair] = sum[r];
         }
-        for pair in 0..PAIRS {
-            let mut sum = start(sums, pair, is_first);
-            for block in 0..blocks {
-                // SAFETY, here and below: the assertion above.
-                let w = unsafe { columns.get_unchecked(pair * blocks + block) };
-                let w = w.map(|w| widen(w));
-                for number in 0..2 {
-                    for r in 0..R {
-                        let x = _mm512_set1_ps(unsafe { widened[r].get_unchecked(block)[number].assume_init_ref().0[pair] });
-                        for v in 0..VECTORS {
-                            sum[r][v] = _mm512_fmadd_ps(x, w[v][number], sum[r][v]);
-                        }
-                    }
-                }
-            }
-            for r in 0..R {
-                sums[r][pair] = sum[r];
+    }
+}
+
+/// The same with two multiplications of f32 for a pair, second number first, as the dot products are defined: not all CPUs make these
+/// as fast as they could. Only numbers below the normal ones, which dot products take for zero, make a difference.
+#[target_feature(enable = "avx512f")]
+fn add_widened<const R: usize>(
+    x: [&[Block]; R],
+    columns: &[[__m512i; VECTORS]],
+    sums: &mut [Sums; R],
+    is_first: bool,
+) {
+    let blocks = x[0].len();
+    assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * PAIRS && blocks <= CHUNK);
+    let mut widened = [const { [const { [const { MaybeUninit::<Aligned>::uninit() }; 2] }; CHUNK] }; R];
+    for r in 0..R {
+        for (block, widened) in x[r].iter().zip(&mut widened[r]) {
+            for (numbers, widened) in widen(load(block)).into_iter().zip(widened) {
+                // SAFETY: it has the sixteen numbers that are written, aligned.
+                unsafe { _mm512_store_ps(widened.as_mut_ptr().cast(), numbers) };
             }
         }
     }
-
-    #[target_feature(enable = "avx512f")]
-    unsafe fn fold(sums: &[Sums], mut put: impl FnMut(usize, &[f32; FEATURES])) {
-        sums.iter().enumerate().for_each(|(row, sums)| put(row, &fold(sums)));
+    for pair in 0..PAIRS {
+        let mut sum = start(sums, pair, is_first);
+        for block in 0..blocks {
+            // SAFETY, here and below: the assertion above.
+            let w = unsafe { columns.get_unchecked(pair * blocks + block) };
+            let w = w.map(|w| widen(w));
+            for number in 0..2 {
+                for r in 0..R {
+                    let x = _mm512_set1_ps(unsafe {
+                        widened[r].get_unchecked(block)[number].assume_init_ref().0[pair]
+                    });
+                    for v in 0..VECTORS {
+                        sum[r][v] = _mm512_fmadd_ps(x, w[v][number], sum[r][v]);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            sums[r][pair] = sum[r];
+        }
     }
 }
 
@@ -206,12 +185,12 @@ fn start<const R: usize>(sums: &[Sums; R], pair: usize, is_first: bool) -> [PerL
 #[target_feature(enable = "avx512f,avx512bw")]
 fn block_of(row: &[u8], block: usize) -> __m512i {
     let part = &row[block * BYTES..];
-    let whole = part.first_chunk().map(|whole| load_bytes(whole));
-    whole.unwrap_or_else(|| {
-        let mut bytes = [0; BYTES];
-        bytes[..part.len()].copy_from_slice(part);
-        load_bytes(&bytes)
-    })
+    if let Some(whole) = part.first_chunk() {
+        return load_bytes(whole);
+    }
+    let mut bytes = [0; BYTES];
+    bytes[..part.len()].copy_from_slice(part);
+    load_bytes(&bytes)
 }
 
 /// The pairs of each block.
@@ -236,7 +215,8 @@ fn fold(sums: &Sums) -> [f32; FEATURES] {
     for (v, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let half = |at: usize| _mm512_add_ps(sums[at][v], sums[at + 8][v]);
         let quarter = |at: usize| {
-            let (low, high) = (_mm512_add_ps(half(at), half(at + 1)), _mm512_add_ps(half(at + 2), half(at + 3)));
+            let (low, high) =
+                (_mm512_add_ps(half(at), half(at + 1)), _mm512_add_ps(half(at + 2), half(at + 3)));
             _mm512_add_ps(low, high)
         };
         // SAFETY: there is room for the sixteen numbers that are written.
@@ -248,3 +228,41 @@ fn fold(sums: &Sums) -> [f32; FEATURES] {
 /// Numbers of a vector.
 #[repr(C, align(64))]
 struct Aligned([f32; LANES]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{avx512::Avx512, bf16_rows::Bf16Rows, cpu::RowsRef};
+
+    #[test]
+    fn widened_pairs_have_the_sums_of_dot_products() {
+        const ROWS: usize = 8;
+        if Avx512::detect().is_none_or(|avx512| !avx512.has_bf16()) {
+            return;
+        }
+        let (features, columns, blocks) = (27, 150, 5);
+        let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 2000.0 - 1.0;
+        let numbers: Vec<f32> = (0..ROWS * columns).map(number).collect();
+        let x = Bf16Rows::new(RowsRef { data: &numbers, rows: ROWS, width: columns, stride: columns });
+        let x: [&[Block]; ROWS] = std::array::from_fn(|row| x.row(row));
+        let bf16 = |i: usize| half::bf16::from_f32(number(i + 7)).to_le_bytes();
+        let items: Vec<u8> = (0..features * columns).flat_map(bf16).collect();
+        // SAFETY: zeros make vectors, and the CPU has the dot products of bf16.
+        let found = unsafe {
+            let mut laid_out = vec![std::mem::zeroed(); blocks * PAIRS];
+            let mut sums: [[Sums; ROWS]; 2] = std::mem::zeroed();
+            let weights = PerFeature { items: &items, count: columns * 2 };
+            Bf16Pairs::lay_out(weights, 0..blocks, &mut laid_out, None);
+            for is_first in [true, false] {
+                add_pairs(x, &laid_out, &mut sums[0], is_first);
+                add_widened(x, &laid_out, &mut sums[1], is_first);
+            }
+            sums.map(|sums| {
+                let mut found = Vec::new();
+                Bf16Pairs::fold(&sums, |_, numbers| found.extend_from_slice(numbers));
+                found
+            })
+        };
+        assert!(found[0] == found[1] && found[0].iter().all(|number| *number != 0.0));
+    }
+}

@@ -2,12 +2,14 @@
 //!
 //! A lane adds up whole groups as integers, and a scale is applied to sixteen features at once.
 
+#![expect(clippy::needless_range_loop, reason = "rows, vectors and groups index several arrays")]
+
 use std::{
     arch::x86_64::{
         __m512, __m512i, _mm512_add_epi16, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepi32_ps,
         _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_maskz_mov_epi16, _mm512_mul_ps,
         _mm512_permutex2var_epi16, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_storeu_ps,
+        _mm512_setzero_si512, _mm512_storeu_ps,
     },
     cell::RefCell,
     ops::Range,
@@ -15,8 +17,10 @@ use std::{
 };
 
 use super::{
-    codes::{Coded, CodedWeights, Codes, Int4, Int8, SCALES},
+    Stored,
+    codes::{Coded, CodedWeights, Codes, Int4, Int8, SCALES, nibbles},
     load_bytes,
+    transpose::transpose,
     wide::{FEATURES, LANES, PerLane, Scratch, VECTORS, Wide},
 };
 use crate::quantized_rows::{Block, COLUMNS, GROUP};
@@ -29,8 +33,8 @@ const QUADS: usize = GROUP / 4;
 /// A group of columns.
 #[derive(Clone, Copy)]
 pub(super) struct Group {
-    /// Codes of four even columns of each feature, then of the four odd ones between them, and so on.
-    codes: [[__m512i; VECTORS]; QUADS],
+    /// Codes of four even columns of each feature, and of the four odd ones between them.
+    codes: [[[__m512i; VECTORS]; 2]; QUADS / 2],
     /// Of each feature.
     scales: PerLane,
 }
@@ -40,26 +44,73 @@ thread_local! {
     static INT8: RefCell<Scratch<Coded<Int8>>> = const { Scratch::new() };
 }
 
-/// Codes that have a thread's memory.
-pub(super) trait Keep: Codes + 'static {
+/// Codes that can be laid out anew.
+pub(super) trait Lanes: Codes + 'static {
+    /// See [`Wide::MANY_ROWS`].
+    const MANY_ROWS: usize;
+
+    /// Memory that a thread keeps.
     fn scratch() -> &'static LocalKey<RefCell<Scratch<Coded<Self>>>>;
+
+    /// Writes the codes of a block of sixteen features to vector `v` of every `stride`-th group.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F and BW.
+    unsafe fn put(packed: [&Self::Packed; LANES], groups: &mut [Group], stride: usize, v: usize);
 }
 
-impl Keep for Int4 {
+impl Lanes for Int4 {
+    const MANY_ROWS: usize = 12;
+
     fn scratch() -> &'static LocalKey<RefCell<Scratch<Coded<Self>>>> {
         &INT4
     }
-}
 
-impl Keep for Int8 {
-    fn scratch() -> &'static LocalKey<RefCell<Scratch<Coded<Self>>>> {
-        &INT8
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn put(packed: [&Self::Packed; LANES], groups: &mut [Group], stride: usize, v: usize) {
+        for (quad, packed) in transpose(load(packed)).into_iter().enumerate() {
+            let (even, odd) = nibbles(packed);
+            let group = &mut groups[quad / (QUADS / 2) * stride];
+            group.codes[quad % (QUADS / 2)][0][v] = even;
+            group.codes[quad % (QUADS / 2)][1][v] = odd;
+        }
     }
 }
 
+impl Lanes for Int8 {
+    const MANY_ROWS: usize = 16;
+
+    fn scratch() -> &'static LocalKey<RefCell<Scratch<Coded<Self>>>> {
+        &INT8
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn put(packed: [&Self::Packed; LANES], groups: &mut [Group], stride: usize, v: usize) {
+        for parity in 0..2 {
+            let codes = transpose(load(packed.map(|packed| &packed[parity])));
+            for (quad, codes) in codes.into_iter().enumerate() {
+                groups[quad / (QUADS / 2) * stride].codes[quad % (QUADS / 2)][parity][v] = codes;
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: [&[u8; 64]; LANES]) -> [__m512i; LANES] {
+    // Loops: what is given to a function of the standard library is compiled apart from it, for its CPU features.
+    let mut vectors = [_mm512_setzero_si512(); LANES];
+    for lane in 0..LANES {
+        vectors[lane] = load_bytes(bytes[lane]);
+    }
+    vectors
+}
+
 /// Within a chunk: the first groups of all blocks, then the second ones, and so on.
-impl<K: Keep> Wide for Coded<K> {
-    const MANY_ROWS: usize = 12;
+impl<K: Lanes> Wide for Coded<K> {
+    const MANY_ROWS: usize = K::MANY_ROWS;
     const TILE_ROWS: usize = 4;
     const CHUNK: usize = 4;
     type Columns = Group;
@@ -75,23 +126,35 @@ impl<K: Keep> Wide for Coded<K> {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn lay_out(weights: Self::Weights<'_>, inputs: Range<usize>, columns: &mut [Group]) {
+    unsafe fn lay_out(
+        weights: Self::Weights<'_>,
+        inputs: Range<usize>,
+        columns: &mut [Group],
+        ahead: Option<Stored>,
+    ) {
         let CodedWeights { codes, scales } = weights;
         let (blocks, last) = (codes.count, codes.items.len() / codes.count - 1);
-        let (count, first) = (inputs.len(), inputs.start);
-        for block in inputs {
+        let stride = inputs.len();
+        for (place, block) in inputs.enumerate() {
+            let groups = &mut columns[place..];
             for v in 0..VECTORS {
-                let at = |lane: usize| (v * LANES + lane).min(last) * blocks + block;
-                // SAFETY: as this function's.
-                let codes = unsafe { K::unpack_lanes(std::array::from_fn(|lane| &codes.items[at(lane)])) };
-                let scales = scale_lanes(std::array::from_fn(|lane| scales.items[at(lane)]));
-                for number in 0..GROUPS {
-                    let group = &mut columns[number * count + block - first];
-                    for quad in 0..QUADS / 2 {
-                        let (even, odd) = codes[number * QUADS / 2 + quad];
-                        (group.codes[2 * quad][v], group.codes[2 * quad + 1][v]) = (even, odd);
+                let (mut packed, mut scale) = ([&codes.items[0]; LANES], [[0; SCALES]; LANES]);
+                for lane in 0..LANES {
+                    let at = (v * LANES + lane).min(last) * blocks + block;
+                    (packed[lane], scale[lane]) = (&codes.items[at], scales.items[at]);
+                    if let Some(ahead) = ahead {
+                        let bytes = size_of::<K::Packed>();
+                        let line = block * FEATURES + v * LANES + lane;
+                        ahead.ask(line * bytes, bytes);
+                        if lane % 8 == 0 {
+                            ahead.ask_scales(line * SCALES, 8 * SCALES);
+                        }
                     }
-                    group.scales[v] = scales[number];
+                }
+                // SAFETY: as this function's.
+                unsafe { K::put(packed, groups, stride, v) };
+                for (number, scales) in scale_lanes(scale).into_iter().enumerate() {
+                    groups[number * stride].scales[v] = scales;
                 }
             }
         }
@@ -107,22 +170,26 @@ impl<K: Keep> Wide for Coded<K> {
         let blocks = x[0].len();
         assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * GROUPS);
         for number in 0..GROUPS {
-            let mut sum: [PerLane; R] = std::array::from_fn(|r| {
-                if is_first { [_mm512_setzero_ps(); VECTORS] } else { sums[r][number] }
-            });
+            let mut sum: [PerLane; R] =
+                std::array::from_fn(
+                    |r| {
+                        if is_first { [_mm512_setzero_ps(); VECTORS] } else { sums[r][number] }
+                    },
+                );
             for block in 0..blocks {
                 // SAFETY, here and below: the assertion above.
                 let group = unsafe { columns.get_unchecked(number * blocks + block) };
                 let x: [&Block; R] = std::array::from_fn(|r| unsafe { x[r].get_unchecked(block) });
-                let mut dots: [[__m512i; VECTORS]; R] = std::array::from_fn(|r| {
-                    [_mm512_set1_epi32(x[r].correction[number] * K::STEPS); VECTORS]
-                });
-                for quad in 0..QUADS {
-                    for r in 0..R {
-                        let codes = if quad % 2 == 0 { &x[r].even } else { &x[r].odd };
-                        let x = four(codes, number * QUADS / 2 + quad / 2);
-                        for v in 0..VECTORS {
-                            dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], group.codes[quad][v], x);
+                let mut dots: [[__m512i; VECTORS]; R] =
+                    std::array::from_fn(|r| [_mm512_set1_epi32(x[r].correction[number] * K::STEPS); VECTORS]);
+                for quad in 0..QUADS / 2 {
+                    let at = number * QUADS / 2 + quad;
+                    for parity in 0..2 {
+                        for r in 0..R {
+                            let x = four(if parity == 0 { &x[r].even } else { &x[r].odd }, at);
+                            for v in 0..VECTORS {
+                                dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], group.codes[quad][parity][v], x);
+                            }
                         }
                     }
                 }
@@ -180,9 +247,11 @@ fn scale_lanes(scales: [[u8; SCALES]; LANES]) -> [__m512; GROUPS] {
     let (low, high) = (load_bytes(&halves[0]), load_bytes(&halves[1]));
     // SAFETY: the array has the 64 bytes that are read.
     let places = unsafe { _mm512_loadu_si512(PLACES.as_ptr().cast()) };
-    std::array::from_fn(|group| {
+    let mut lanes = [_mm512_setzero_ps(); GROUPS];
+    for group in 0..GROUPS {
         let places = _mm512_add_epi16(places, _mm512_set1_epi16(group as i16));
         let scales = _mm512_permutex2var_epi16(low, places, high);
-        _mm512_castsi512_ps(_mm512_maskz_mov_epi16(0xaaaa_aaaa, scales))
-    })
+        lanes[group] = _mm512_castsi512_ps(_mm512_maskz_mov_epi16(0xaaaa_aaaa, scales));
+    }
+    lanes
 }

@@ -136,18 +136,21 @@ fn rounded_activations_keep_what_is_not_finite() {
 #[test]
 fn a_row_does_not_depend_on_its_neighbours() {
     let mut random = Random::new(3);
-    for (format, weight) in formats(&mut random, 300, 256) {
-        for activations in [Activations::F32, Activations::Rounded] {
-            // Elsewhere more rows take a matrix product.
-            let rows = if rows_are_independent() { 70 } else { 16 };
-            let x = random.tensor(&[rows, 256]);
-            let together = unwritten(&[rows, 300]);
-            linear(&x, &weight, activations, &together).unwrap();
-            for row in 0..rows {
-                let alone = unwritten(&[1, 300]);
-                linear(&x.narrow(0, row, 1).unwrap(), &weight, activations, &alone).unwrap();
-                let expected = numbers(&together.narrow(0, row, 1).unwrap());
-                assert_eq!(numbers(&alone), expected, "{format} {activations:?}");
+    // Many rows are multiplied with some columns at a time: all of these at once, and not.
+    for columns in [256, 640] {
+        for (format, weight) in formats(&mut random, 300, columns) {
+            for activations in [Activations::F32, Activations::Rounded] {
+                // Elsewhere more rows take a matrix product.
+                let rows = if rows_are_independent() { 70 } else { 16 };
+                let x = random.tensor(&[rows, columns]);
+                let together = unwritten(&[rows, 300]);
+                linear(&x, &weight, activations, &together).unwrap();
+                for row in 0..rows {
+                    let alone = unwritten(&[1, 300]);
+                    linear(&x.narrow(0, row, 1).unwrap(), &weight, activations, &alone).unwrap();
+                    let expected = numbers(&together.narrow(0, row, 1).unwrap());
+                    assert_eq!(numbers(&alone), expected, "{format} {activations:?}");
+                }
             }
         }
     }
