@@ -4,6 +4,11 @@
 //! each phase together, so that threads share the work of a step evenly, whatever the router chose, and meet twice a
 //! layer instead of three times an expert.
 
+use std::{
+    cell::RefCell,
+    ops::{Deref, DerefMut},
+};
+
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 use crate::{
@@ -137,8 +142,8 @@ impl GatedMlps<'_> {
         let work = 2 * blocks.iter().map(Block::work).sum::<usize>();
         in_parts(products.outputs(), UNIT, work, |Place { index, first }, mut out, next| {
             let (block, x, count) = (&blocks[index], &inputs[index], out.features());
-            let mut gate = vec![0.0; x.len() * count]; // [rows, count]
-            let mut up = vec![0.0; x.len() * count];
+            let mut gate = Kept::new(x.len() * count); // [rows, count]
+            let mut up = Kept::new(x.len() * count);
             let of_up = Features { weight: block.up, first };
             let next = next.map(|next| Features { weight: blocks[next.index].gate, first: next.first });
             let of_gate = Features { weight: block.gate, first };
@@ -170,16 +175,55 @@ impl GatedMlps<'_> {
     }
 }
 
+/// Numbers to be written, in memory that the thread keeps: new memory would be cleared first.
+struct Kept {
+    data: Vec<f32>,
+    len: usize,
+}
+
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Kept {
+    /// So many numbers, whatever they are.
+    fn new(len: usize) -> Self {
+        let mut data = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
+        data.resize(data.len().max(len), 0.0);
+        Self { data, len }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.with_borrow_mut(|kept| kept.push(std::mem::take(&mut self.data)));
+    }
+}
+
+impl Deref for Kept {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.data[..self.len]
+    }
+}
+
+impl DerefMut for Kept {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.len]
+    }
+}
+
 /// Something of each row of each block: `[rows, width]`, one block after the other.
 struct Numbers {
-    data: Vec<f32>,
+    data: Kept,
     /// Rows and width of each block.
     sizes: Vec<(usize, usize)>,
     starts: Vec<usize>,
 }
 
 impl Numbers {
-    /// Zeros for blocks of these rows and widths.
+    /// To be written, for blocks of these rows and widths.
     fn new(sizes: impl Iterator<Item = (usize, usize)>) -> Self {
         let sizes: Vec<_> = sizes.collect();
         let mut starts = Vec::with_capacity(sizes.len());
@@ -188,7 +232,7 @@ impl Numbers {
             starts.push(len);
             len += rows * width;
         }
-        Self { data: vec![0.0; len], sizes, starts }
+        Self { data: Kept::new(len), sizes, starts }
     }
 
     fn of(&self, block: usize) -> RowsRef<'_> {
@@ -197,7 +241,7 @@ impl Numbers {
     }
 
     fn outputs(&mut self) -> Vec<Output<'_>> {
-        let mut rest = self.data.as_mut_slice();
+        let mut rest = &mut *self.data;
         let mut outputs = Vec::with_capacity(self.sizes.len());
         for &(rows, width) in &self.sizes {
             let (block, others) = std::mem::take(&mut rest).split_at_mut(rows * width);

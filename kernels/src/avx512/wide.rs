@@ -22,7 +22,7 @@ pub(super) const FEATURES: usize = VECTORS * LANES;
 /// Fewer features than these are not worth it.
 const FEW_FEATURES: usize = 8;
 /// Rows whose sums stay near while their columns are multiplied, chunk after chunk.
-const ROWS: usize = 32;
+const ROWS: usize = 48;
 
 /// A number for each of the features.
 pub(super) type PerLane = [__m512; VECTORS];
@@ -31,7 +31,7 @@ pub(super) type PerLane = [__m512; VECTORS];
 pub(super) trait Wide: Format + 'static {
     /// From this many rows on, the layout is worth its price.
     const MANY_ROWS: usize;
-    /// Rows of the largest tile: 4 or 8.
+    /// Rows of the largest tile: 6 or 8, whichever has enough sums in registers to multiply without waiting.
     const TILE_ROWS: usize;
     /// Inputs of a row that are multiplied with all rows before the next ones: their weights stay in the nearest cache.
     const CHUNK: usize;
@@ -183,6 +183,7 @@ unsafe fn add_rows<W: Wide>(
         // SAFETY: as this function's.
         row += unsafe {
             match x.len() - row {
+                6.. if W::TILE_ROWS == 6 => some_rows::<W, 6>(x, row, inputs.clone(), columns, sums),
                 8.. if W::TILE_ROWS == 8 => some_rows::<W, 8>(x, row, inputs.clone(), columns, sums),
                 4.. => some_rows::<W, 4>(x, row, inputs.clone(), columns, sums),
                 2..4 => some_rows::<W, 2>(x, row, inputs.clone(), columns, sums),

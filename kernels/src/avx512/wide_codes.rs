@@ -111,7 +111,7 @@ fn load(bytes: [&[u8; 64]; LANES]) -> [__m512i; LANES] {
 /// Within a chunk: the first groups of all blocks, then the second ones, and so on.
 impl<K: Lanes> Wide for Coded<K> {
     const MANY_ROWS: usize = K::MANY_ROWS;
-    const TILE_ROWS: usize = 4;
+    const TILE_ROWS: usize = 6;
     const CHUNK: usize = 4;
     type Columns = Group;
     /// Over the first groups of all blocks, then over the second ones, and so on.
