@@ -8,6 +8,7 @@ use kimi_kernels::Vectors;
 pub(crate) enum Widest {
     Baseline,
     Avx2,
+    AvxVnni,
     Avx512,
 }
 
@@ -16,6 +17,7 @@ impl From<Widest> for Vectors {
         match widest {
             Widest::Baseline => Self::Baseline,
             Widest::Avx2 => Self::Avx2,
+            Widest::AvxVnni => Self::AvxVnni,
             Widest::Avx512 => Self::Avx512,
         }
     }

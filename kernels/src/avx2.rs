@@ -1,17 +1,18 @@
-//! Products of codes for CPUs with AVX2: weights of 4 or 8 bits with activations of 8 bits. The rest of the model is plain Rust
-//! there (`vectorized.rs`).
+//! Products of codes for CPUs with AVX2, and with its dot products of bytes (AVX-VNNI) if they have them: weights of 4 or 8 bits with
+//! activations of 8 bits. The rest of the model is plain Rust there (`vectorized.rs`).
 
 #![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx2` proves")]
 
 use std::{
     arch::x86_64::{
         __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtepu16_epi32, _mm_cvtss_f32, _mm_loadl_epi64,
-        _mm_loadu_ps, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps, _mm_slli_epi32, _mm256_abs_epi8,
-        _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_castps128_ps256, _mm256_castps256_ps128,
-        _mm256_castsi128_si256, _mm256_castsi256_ps, _mm256_cvtepi32_ps, _mm256_extractf128_ps,
-        _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-        _mm256_mul_ps, _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_set_epi32,
-        _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_ps, _mm256_sign_epi8, _mm256_srai_epi32,
+        _mm_loadu_ps, _mm_loadu_si128, _mm_movehdup_ps, _mm_movehl_ps, _mm_mullo_epi32, _mm_set1_epi32,
+        _mm_slli_epi32, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
+        _mm256_castps128_ps256, _mm256_castps256_ps128, _mm256_castsi128_si256, _mm256_castsi256_ps,
+        _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps,
+        _mm256_hadd_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+        _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_set_epi32, _mm256_set1_epi8,
+        _mm256_set1_epi16, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_srai_epi32,
         _mm256_srli_epi16, _mm256_xor_si256,
     },
     marker::PhantomData,
@@ -34,17 +35,20 @@ const BYTES: usize = 32;
 
 /// Proof that this CPU has AVX2 and FMA.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2 {
+    /// Also the dot products of bytes.
+    vnni: bool,
+}
 
 impl Avx2 {
     /// `None` on other CPUs.
     pub(crate) fn detect() -> Option<Self> {
-        (vectors() >= Vectors::Avx2).then_some(Self(()))
+        let vnni = vectors() == Vectors::AvxVnni;
+        (vectors() >= Vectors::Avx2).then_some(Self { vnni })
     }
 
     /// `out[row, feature] = x[row] · weights[feature]`. `x` must not be empty. `next` is what will be multiplied afterwards, if that
     /// is known.
-    #[expect(clippy::unused_self, reason = "a proof, as in `avx512.rs`")]
     pub(crate) fn multiply_codes(
         self,
         x: &[&[Block]],
@@ -58,15 +62,14 @@ impl Avx2 {
             codes: PerFeature { items: codes, count: blocks * block },
             scales: PerFeature { items: scales, count: blocks * SCALES },
         };
+        let (int4, int8) = (COLUMNS / 2, COLUMNS);
         // SAFETY: the CPU has what the formats need: the proof.
         unsafe {
-            match width {
-                CodeWidth::Four => {
-                    tiles::multiply::<Coded<Int4>>(x, rows(size_of::<<Int4 as Codes>::Packed>()), out, next);
-                }
-                CodeWidth::Eight => {
-                    tiles::multiply::<Coded<Int8>>(x, rows(size_of::<<Int8 as Codes>::Packed>()), out, next);
-                }
+            match (width, self.vnni) {
+                (CodeWidth::Four, false) => tiles::multiply::<Coded<Int4>>(x, rows(int4), out, next),
+                (CodeWidth::Four, true) => tiles::multiply::<CodedVnni<Int4Vnni>>(x, rows(int4), out, next),
+                (CodeWidth::Eight, false) => tiles::multiply::<Coded<Int8>>(x, rows(int8), out, next),
+                (CodeWidth::Eight, true) => tiles::multiply::<CodedVnni<Int8Vnni>>(x, rows(int8), out, next),
             }
         }
     }
@@ -84,13 +87,13 @@ trait Codes {
     /// All of them: an array of bytes.
     type Packed: Copy;
 
-    /// Whether the weights are too large by 8, which the activations' corrections take away.
-    const SHIFTED: bool;
+    /// By how many times 8 the weights are too large: the activations' corrections take it away.
+    const STEPS: i32;
 
     /// Codes of even and odd columns of two groups, and of the other two.
     ///
     /// # Safety
-    /// The CPU must have AVX2; so for what follows.
+    /// The CPU must have AVX2, and its dot products if the type is named after them; so for what follows.
     unsafe fn unpack(packed: &Self::Packed) -> [[__m256i; 2]; 2];
 
     /// Sums of products of even and of odd columns: four lanes of each of two groups.
@@ -105,11 +108,15 @@ trait Codes {
 
 enum Int4 {}
 
+enum Int4Vnni {}
+
 enum Int8 {}
+
+enum Int8Vnni {}
 
 impl Codes for Int4 {
     type Packed = [u8; COLUMNS / 2];
-    const SHIFTED: bool = true;
+    const STEPS: i32 = 1;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -138,7 +145,7 @@ impl Codes for Int4 {
 
 impl Codes for Int8 {
     type Packed = [u8; COLUMNS];
-    const SHIFTED: bool = false;
+    const STEPS: i32 = 0;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -165,66 +172,129 @@ impl Codes for Int8 {
     }
 }
 
-/// Blocks of columns with activations of 8 bits. Needs AVX2 and FMA.
-struct Coded<K>(PhantomData<K>);
+impl Codes for Int4Vnni {
+    type Packed = [u8; COLUMNS / 2];
+    const STEPS: i32 = 1;
 
-impl<K: Codes + 'static> Format for Coded<K> {
-    const ROWS: usize = 4;
-    type Input = Block;
-    type Weights<'a> = CodedRows<'a>;
-
-    fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
-        let CodedRows { codes, scales } = weights;
-        CodedRows { codes: codes.features(range.clone()), scales: scales.features(range) }
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn unpack(packed: &Self::Packed) -> [[__m256i; 2]; 2] {
+        // SAFETY: as this function's.
+        unsafe { Int4::unpack(packed) }
     }
 
-    fn stored(CodedRows { codes, scales }: Self::Weights<'_>) -> Stored {
-        Stored::new((codes.items, codes.count), (scales.items, scales.count))
+    #[inline]
+    #[target_feature(enable = "avx2,avxvnni")]
+    unsafe fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+        dot(weights, x)
     }
 
-    /// Integer sums of groups are exact; scaled, they are added up in eight lanes, block after block, whatever the tile.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn tile<const R: usize, const F: usize>(
-        x: [&[Block]; R],
-        weights: [Self::Weights<'_>; F],
-        ahead: Option<Stored>,
-    ) -> [[f32; R]; F] {
-        let blocks = x[0].len();
-        assert!(x.iter().all(|x| x.len() == blocks));
-        let mut sums = [[_mm256_setzero_ps(); R]; F];
-        for block in 0..blocks {
-            // SAFETY, here and below: the assertion above, and the features that this function's caller promises.
-            let x: [&Block; R] = std::array::from_fn(|r| unsafe { x[r].get_unchecked(block) });
-            let x_scales = x.map(|x| by_group(&x.scales));
-            let corrections = x.map(|x| halves_by_group(&x.correction));
-            for f in 0..F {
-                if let Some(ahead) = ahead {
-                    let bytes = size_of::<K::Packed>();
-                    ahead.ask((block * F + f) * bytes, bytes);
-                    // A line of scales is that of eight blocks.
-                    if f == 0 && block % 2 == 0 {
-                        ahead.ask_scales(block * F * SCALES, 8 * SCALES);
-                    }
-                }
-                let packed = unsafe { K::unpack(K::block(weights[f].codes.items, block)) };
-                let scale = bf16_by_group(&weights[f].scales.items.as_chunks().0[block]);
-                for r in 0..R {
-                    let (even, odd) = (x[r].even.as_chunks::<BYTES>().0, x[r].odd.as_chunks::<BYTES>().0);
-                    // Spelled out: a closure of this size is not inlined.
-                    let first = unsafe { K::dot(packed[0], [load_signed(&even[0]), load_signed(&odd[0])]) };
-                    let second = unsafe { K::dot(packed[1], [load_signed(&even[1]), load_signed(&odd[1])]) };
-                    let mut dots = _mm256_hadd_epi32(first, second);
-                    if K::SHIFTED {
-                        dots = _mm256_add_epi32(dots, corrections[r]);
-                    }
-                    let scale = _mm256_mul_ps(scale, x_scales[r]);
-                    sums[f][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sums[f][r]);
-                }
-            }
-        }
-        sums.map(|sums| sums.map(|sums| fold(sums)))
+    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
+        &bytes.as_chunks().0[block]
     }
 }
+
+impl Codes for Int8Vnni {
+    type Packed = [u8; COLUMNS];
+    const STEPS: i32 = 16;
+
+    /// As they are stored: without a sign.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn unpack(packed: &Self::Packed) -> [[__m256i; 2]; 2] {
+        let (quarters, _) = packed.as_chunks::<BYTES>();
+        [[load(&quarters[0]), load(&quarters[2])], [load(&quarters[1]), load(&quarters[3])]]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,avxvnni")]
+    unsafe fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+        dot(weights, x)
+    }
+
+    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
+        &bytes.as_chunks().0[block]
+    }
+}
+
+/// Sums of four products each, of the even columns and of the odd ones.
+#[inline]
+#[target_feature(enable = "avx2,avxvnni")]
+fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+    let even = _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), weights[0], x[0]);
+    _mm256_dpbusd_avx_epi32(even, weights[1], x[1])
+}
+
+/// Blocks of columns with activations of 8 bits, for CPUs with `$features`.
+macro_rules! format {
+    ($format:ident, $features:literal) => {
+        struct $format<K>(PhantomData<K>);
+
+        impl<K: Codes + 'static> Format for $format<K> {
+            const ROWS: usize = 4;
+            type Input = Block;
+            type Weights<'a> = CodedRows<'a>;
+
+            fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
+                let CodedRows { codes, scales } = weights;
+                CodedRows { codes: codes.features(range.clone()), scales: scales.features(range) }
+            }
+
+            fn stored(CodedRows { codes, scales }: Self::Weights<'_>) -> Stored {
+                Stored::new((codes.items, codes.count), (scales.items, scales.count))
+            }
+
+            /// Integer sums of groups are exact; scaled, they are added up in eight lanes, block after block, whatever the tile.
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const R: usize, const F: usize>(
+                x: [&[Block]; R],
+                weights: [Self::Weights<'_>; F],
+                ahead: Option<Stored>,
+            ) -> [[f32; R]; F] {
+                let blocks = x[0].len();
+                assert!(x.iter().all(|x| x.len() == blocks));
+                let mut sums = [[_mm256_setzero_ps(); R]; F];
+                for block in 0..blocks {
+                    // SAFETY, here and below: the assertion above, and the features that this function's caller promises.
+                    let x: [&Block; R] = std::array::from_fn(|r| unsafe { x[r].get_unchecked(block) });
+                    let x_scales = x.map(|x| by_group(&x.scales));
+                    let corrections = x.map(|x| halves_by_group(&x.correction, K::STEPS));
+                    for f in 0..F {
+                        if let Some(ahead) = ahead {
+                            let bytes = size_of::<K::Packed>();
+                            ahead.ask((block * F + f) * bytes, bytes);
+                            // A line of scales is that of eight blocks.
+                            if f == 0 && block % 2 == 0 {
+                                ahead.ask_scales(block * F * SCALES, 8 * SCALES);
+                            }
+                        }
+                        let packed = unsafe { K::unpack(K::block(weights[f].codes.items, block)) };
+                        let scale = bf16_by_group(&weights[f].scales.items.as_chunks().0[block]);
+                        for r in 0..R {
+                            let (even, odd) =
+                                (x[r].even.as_chunks::<BYTES>().0, x[r].odd.as_chunks::<BYTES>().0);
+                            // Spelled out: a closure of this size is not inlined.
+                            let first =
+                                unsafe { K::dot(packed[0], [load_signed(&even[0]), load_signed(&odd[0])]) };
+                            let second =
+                                unsafe { K::dot(packed[1], [load_signed(&even[1]), load_signed(&odd[1])]) };
+                            let mut dots = _mm256_hadd_epi32(first, second);
+                            if K::STEPS > 0 {
+                                dots = _mm256_add_epi32(dots, corrections[r]);
+                            }
+                            let scale = _mm256_mul_ps(scale, x_scales[r]);
+                            sums[f][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sums[f][r]);
+                        }
+                    }
+                }
+                sums.map(|sums| sums.map(|sums| fold(sums)))
+            }
+        }
+    };
+}
+
+format!(Coded, "avx2,fma");
+format!(CodedVnni, "avx2,fma,avxvnni");
 
 /// Which group a lane's sum is of, as `hadd` leaves them.
 #[inline]
@@ -251,11 +321,12 @@ fn bf16_by_group(scales: &[u8; SCALES]) -> __m256 {
     _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(scales, groups()))
 }
 
-/// Half of each group's even number in each of its two lanes.
+/// Half of each group's even number in each of its two lanes, so many times.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn halves_by_group(numbers: &[i32; COLUMNS / GROUP]) -> __m256i {
+fn halves_by_group(numbers: &[i32; COLUMNS / GROUP], times: i32) -> __m256i {
     let numbers = unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) };
+    let numbers = _mm_mullo_epi32(numbers, _mm_set1_epi32(times));
     _mm256_srai_epi32::<1>(_mm256_permutevar8x32_epi32(_mm256_castsi128_si256(numbers), groups()))
 }
 
@@ -280,4 +351,37 @@ fn load(bytes: &[u8; BYTES]) -> __m256i {
 fn load_signed(codes: &[i8; BYTES]) -> __m256i {
     // SAFETY: as above.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cpu::RowsRef, quantized_rows::QuantizedRows};
+
+    #[test]
+    fn dot_products_of_bytes_give_the_same_numbers() {
+        if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("avxvnni") {
+            return;
+        }
+        let (rows, features, columns) = (7, 9, 384);
+        let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 2000.0 - 1.0;
+        let numbers: Vec<f32> = (0..rows * columns).map(number).collect();
+        let x = QuantizedRows::new(RowsRef { data: &numbers, rows, width: columns, stride: columns });
+        let x: Vec<_> = (0..rows).map(|row| x.row(row)).collect();
+        let codes: Vec<u8> =
+            (0..features * columns).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+        let scale = |i: usize| half::bf16::from_f32(number(i).abs() + 0.1).to_le_bytes();
+        let scales: Vec<u8> = (0..features * columns / GROUP).flat_map(scale).collect();
+        for (width, codes) in [(CodeWidth::Four, &codes[..codes.len() / 2]), (CodeWidth::Eight, &codes[..])] {
+            let [plain, vnni] = [false, true].map(|vnni| {
+                let mut found = vec![f32::MAX; rows * features];
+                let weights = CodeRows { width, codes, scales: &scales };
+                Avx2 { vnni }.multiply_codes(&x, weights, Output::contiguous(&mut found, features), None);
+                found
+            });
+            // The halves of a group's sum differ, where codes have no sign; together they are the same.
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3;
+            assert!(plain.iter().zip(&vnni).all(near), "{plain:?} {vnni:?}");
+        }
+    }
 }

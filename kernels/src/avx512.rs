@@ -38,6 +38,9 @@ use crate::{
     weight_rows::{CodeRows, CodeWidth},
 };
 
+/// Columns of a weight whose dot products are so short that the sum over a vector's lanes at their end counts.
+const SHORT_ROW: usize = 512;
+
 /// Proof that this CPU has AVX-512 with its byte, word and dot product instructions (VNNI).
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512 {
@@ -95,7 +98,13 @@ impl Avx512 {
         assert!(self.bf16);
         let weights = PerFeature { items, count: columns * 2 };
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
-        unsafe { wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next) };
+        unsafe {
+            if columns <= SHORT_ROW || peak::pairs_are_slow() {
+                wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next);
+            } else {
+                tiles::multiply::<bf16::Bf16Pairs>(x, weights, out, next);
+            }
+        }
     }
 
     /// [`Self::multiply`] with activations of 8 bits.

@@ -57,7 +57,7 @@ impl<'a> Entries<'a> {
         if let Some((attention, queries)) = &queries.rounded
             && let Some(runs) = cache.bf16_runs(block_table, positions.clone())
         {
-            let next = cache.bf16_runs(block_table, next).and_then(|runs| runs.first().copied());
+            let next = if next.is_empty() { None } else { cache.bf16_run(block_table, next) };
             return Self::Bf16 { attention: *attention, queries, runs, next, width: cache.width() };
         }
         Self::F32 { queries: queries.numbers, entries: cache.entries(block_table, positions, buffer) }

@@ -192,19 +192,29 @@ impl<'a> LatentCache<'a> {
         buffer.chunks_exact(self.width()).collect()
     }
 
-    /// The entries of `positions` where they lie, if they are bf16: those of a block together, one after the other. The span
-    /// they belong to was checked.
+    /// The entries of `positions` where they lie, if they are bf16: those that follow each other in memory together. The span they
+    /// belong to was checked.
     pub(crate) fn bf16_runs(&self, block_table: &[u32], positions: Range<usize>) -> Option<Vec<&'a [bf16]>> {
-        let CacheNumbers::Bf16(data) = self.numbers else { return None };
-        let CacheShape { block_size, width, .. } = self.shape;
-        let mut runs = Vec::with_capacity(positions.len() / block_size + 2);
+        let mut runs = Vec::with_capacity(positions.len() / self.shape.block_size + 2);
         let mut first = positions.start;
         while first < positions.end {
-            let count = (block_size - first % block_size).min(positions.end - first);
-            runs.push(&data[self.shape.offset(block_table, first)..][..count * width]);
-            first += count;
+            let run = self.bf16_run(block_table, first..positions.end)?;
+            runs.push(run);
+            first += run.len() / self.shape.width;
         }
         Some(runs)
+    }
+
+    /// The first of [`Self::bf16_runs`]. There must be positions.
+    pub(crate) fn bf16_run(&self, block_table: &[u32], positions: Range<usize>) -> Option<&'a [bf16]> {
+        let CacheNumbers::Bf16(data) = self.numbers else { return None };
+        let CacheShape { block_size, width, .. } = self.shape;
+        let mut last = positions.start / block_size;
+        while (last + 1) * block_size < positions.end && block_table[last + 1] == block_table[last] + 1 {
+            last += 1;
+        }
+        let count = positions.end.min((last + 1) * block_size) - positions.start;
+        Some(&data[self.shape.offset(block_table, positions.start)..][..count * width])
     }
 
     /// Copies the entries of `positions` to `out`, `[positions, width]`. The span they belong to was checked.

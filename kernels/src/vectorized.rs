@@ -24,7 +24,7 @@ macro_rules! vectorized {
                 // SAFETY: this CPU has the features that `wide` and `widest` are compiled for.
                 match $crate::vectors::vectors() {
                     $crate::vectors::Vectors::Avx512 => return unsafe { widest($($arg),*) },
-                    $crate::vectors::Vectors::Avx2 => return unsafe { wide($($arg),*) },
+                    $crate::vectors::Vectors::Avx2 | $crate::vectors::Vectors::AvxVnni => return unsafe { wide($($arg),*) },
                     $crate::vectors::Vectors::Baseline => {}
                 }
             }

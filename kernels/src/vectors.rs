@@ -9,7 +9,9 @@ pub enum Vectors {
     Baseline,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL, too.
+    /// The dot products of bytes, too.
+    AvxVnni,
+    /// AVX-512 F, BW, DQ and VL.
     Avx512,
 }
 
@@ -18,27 +20,37 @@ static CHOSEN: OnceLock<Vectors> = OnceLock::new();
 /// Uses no wider vectors than these: to compare, and to test what other CPUs compute. `false` when ops have run already; then it
 /// stays as it is. Without it the widest are used.
 pub fn use_vectors(widest: Vectors) -> bool {
-    CHOSEN.set(detect().min(widest)).is_ok()
+    CHOSEN.set(detect(widest)).is_ok()
 }
 
 /// The widest to use. The CPU has them.
 pub(crate) fn vectors() -> Vectors {
-    *CHOSEN.get_or_init(detect)
+    *CHOSEN.get_or_init(|| detect(Vectors::Avx512))
 }
 
-fn detect() -> Vectors {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let avx2 = is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c");
-        let avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl");
-        if avx2 {
-            return if avx512 { Vectors::Avx512 } else { Vectors::Avx2 };
+fn detect(widest: Vectors) -> Vectors {
+    let all = [Vectors::Avx512, Vectors::AvxVnni, Vectors::Avx2];
+    all.into_iter().find(|vectors| *vectors <= widest && has(*vectors)).unwrap_or(Vectors::Baseline)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has(vectors: Vectors) -> bool {
+    let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
+    avx2 && match vectors {
+        Vectors::Baseline | Vectors::Avx2 => true,
+        Vectors::AvxVnni => is_x86_feature_detected!("avxvnni"),
+        Vectors::Avx512 => {
+            is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
         }
     }
-    Vectors::Baseline
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has(_: Vectors) -> bool {
+    false
 }

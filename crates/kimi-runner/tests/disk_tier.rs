@@ -1,59 +1,36 @@
 //! The second tier with engine, runner and model: what came back from disk is what would have been computed.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{path::Path, sync::Arc};
+mod support;
+
+use std::path::Path;
 
 use kimi_engine::{
-    CacheScope, Constraint, EngineConfig, EngineHandle, EngineThread, GenerateRequest, Sampling,
-    SchedulerConfig, Speculation, Standing, TokenEvent,
+    CacheScope, EngineHandle, EngineThread, GenerateRequest, SchedulerConfig, Speculation, TokenEvent,
 };
-use kimi_k2::{Checkpoint, CheckpointFiles};
-use kimi_runner::{Activations, CacheDtype, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_runner::{CacheDtype, DiskTierConfig, RunnerConfig, UNIFORM_ROWS};
 use kimi_tokens::TokenId;
-
-const BLOCK_SIZE: usize = 4;
-const MAX_CONTEXT: usize = 64;
 
 /// An engine whose cache holds one conversation, with or without a disk.
 fn engine(cache_dtype: CacheDtype, disk: Option<&Path>) -> (EngineHandle, EngineThread) {
-    let model = [env!("CARGO_MANIFEST_DIR"), "../../models/golden/tiny-int4"].iter().collect();
-    let checkpoint = Checkpoint::open(CheckpointFiles::Directory(model)).unwrap();
     let config = RunnerConfig {
-        block_size: BLOCK_SIZE,
-        max_context: MAX_CONTEXT,
+        block_size: 4,
         max_batch_tokens: 16,
-        max_sequences: 1,
-        kv_memory: KvMemory::Bytes(64 << 20),
         cache_dtype,
-        activations: Activations::F32,
-        dense_int8: false,
-        ranks: std::num::NonZeroUsize::MIN,
         disk: disk.map(|path| DiskTierConfig { directory: path.to_owned(), max_bytes: 1 << 20 }),
+        ..support::exact(1, 64)
     };
-    let runner = RankGroup::start(&config, &Arc::new(checkpoint), |_, _| {}).unwrap();
-    let scheduler = SchedulerConfig {
-        block_size: BLOCK_SIZE,
-        block_count: runner.block_count(),
-        max_batch_tokens: 16,
+    let speculation = Some(Speculation { max_draft: 4, max_rows: UNIFORM_ROWS, eager: true });
+    support::start(&support::checkpoint("golden/tiny-int4"), &config, |scheduler| SchedulerConfig {
         max_sequences: 4,
-        max_context: MAX_CONTEXT,
-        speculation: Some(Speculation { max_draft: 4, max_rows: UNIFORM_ROWS, eager: true }),
-    };
-    kimi_engine::start(EngineConfig { scheduler, max_waiting: 8 }, Box::new(runner))
+        speculation,
+        ..scheduler
+    })
 }
 
 fn request(prompt: u32) -> GenerateRequest {
-    GenerateRequest {
-        prompt: (0..50).map(|index| (index * 31 + prompt * 97) % 1_792).collect::<Vec<_>>().into(),
-        sampling: Sampling::greedy(),
-        max_tokens: 10,
-        stop_tokens: vec![],
-        logprobs: None,
-        prompt_logprobs: None,
-        constraint: Constraint::default(),
-        cache_scope: Some(CacheScope([1; 32])),
-        standing: Standing::default(),
-    }
+    let prompt = (0..50).map(|index| (index * 31 + prompt * 97) % 1_792).collect();
+    GenerateRequest { cache_scope: Some(CacheScope([1; 32])), ..support::greedy(prompt, 10) }
 }
 
 /// The text of a prompt and how much of it was cached.

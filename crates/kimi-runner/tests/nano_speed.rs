@@ -3,28 +3,24 @@
 //! `cargo test --release -p kimi-runner --test nano_speed -- --ignored --nocapture`
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+mod support;
+
+use std::{sync::Arc, time::Instant};
 
 use kimi_engine::{
-    Constraint, EngineConfig, EngineHandle, EngineThread, GenerateRequest, Sampling, SchedulerConfig,
-    Speculation, TokenEvent,
+    EngineHandle, EngineThread, GenerateRequest, Sampling, SchedulerConfig, Speculation, TokenEvent,
 };
-use kimi_k2::{Batch, Checkpoint, CheckpointFiles, KimiModel, KvPool, SequenceSpan};
-use kimi_runner::{Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig, UNIFORM_ROWS};
+use kimi_k2::{Batch, KimiModel, KvPool, SequenceSpan};
+use kimi_runner::{CacheDtype, RunnerConfig, UNIFORM_ROWS};
 use kimi_tokens::TokenId;
 
 const BLOCK_SIZE: usize = 16;
 const PROMPT: usize = 32;
 const ANSWER: usize = 128;
 
-fn checkpoint() -> Checkpoint {
-    let directory: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../models/kimi-nano"].iter().collect();
-    Checkpoint::open(CheckpointFiles::Directory(directory)).unwrap()
-}
-
 /// Milliseconds of one decode step of the model alone.
 fn model_step(streams: usize) -> f64 {
-    let model = KimiModel::load(&checkpoint(), &mut |_, _| {}).unwrap();
+    let model = KimiModel::load(&support::checkpoint("kimi-nano"), &mut |_, _| {}).unwrap();
     let blocks = (PROMPT + ANSWER).div_ceil(BLOCK_SIZE);
     let mut kv = KvPool::new(model.config(), blocks * streams, BLOCK_SIZE, CacheDtype::F32).unwrap();
     let tables: Vec<Arc<[u32]>> = (0..streams)
@@ -55,42 +51,13 @@ fn engine(
     max_context: usize,
     speculation: Option<Speculation>,
 ) -> (EngineHandle, EngineThread) {
-    let config = RunnerConfig {
-        block_size: BLOCK_SIZE,
-        max_context,
-        max_sequences: streams,
-        kv_memory: KvMemory::Bytes(256 << 20),
-        cache_dtype: CacheDtype::F32,
-        max_batch_tokens: 4096,
-        disk: None,
-        activations: Activations::F32,
-        dense_int8: false,
-        ranks: std::num::NonZeroUsize::MIN,
-    };
-    let runner = RankGroup::start(&config, &Arc::new(checkpoint()), |_, _| {}).unwrap();
-    let scheduler = SchedulerConfig {
-        block_size: BLOCK_SIZE,
-        block_count: runner.block_count(),
-        max_batch_tokens: 4096,
-        max_sequences: streams,
-        max_context,
-        speculation,
-    };
-    kimi_engine::start(EngineConfig { scheduler, max_waiting: streams }, Box::new(runner))
+    let config = RunnerConfig { max_batch_tokens: 4096, ..support::exact(streams, max_context) };
+    let model = support::checkpoint("kimi-nano");
+    support::start(&model, &config, |scheduler| SchedulerConfig { speculation, ..scheduler })
 }
 
 fn request(prompt: Vec<TokenId>, sampling: Sampling, max_tokens: usize) -> GenerateRequest {
-    GenerateRequest {
-        prompt: prompt.into(),
-        sampling,
-        max_tokens,
-        stop_tokens: vec![],
-        logprobs: None,
-        prompt_logprobs: None,
-        constraint: Constraint::default(),
-        cache_scope: None,
-        standing: kimi_engine::Standing::default(),
-    }
+    GenerateRequest { sampling, ..support::greedy(prompt, max_tokens) }
 }
 
 /// Milliseconds of one step when the engine drives it.

@@ -4,18 +4,15 @@
 //! `scripts/golden/needles.py` wrote the reference.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{fs, path::PathBuf, sync::Arc};
+mod support;
 
-use kimi_engine::{
-    CacheScope, Constraint, EngineConfig, EngineHandle, GenerateRequest, SampledToken, Sampling,
-    SchedulerConfig, TokenEvent,
-};
-use kimi_k2::{Checkpoint, CheckpointFiles};
-use kimi_runner::{Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig};
+use std::{fs, path::PathBuf};
+
+use kimi_engine::{CacheScope, EngineHandle, GenerateRequest, SampledToken, TokenEvent};
+use kimi_runner::{Activations, CacheDtype, RunnerConfig};
 use kimi_tokens::TokenId;
 use serde::Deserialize;
 
-const BLOCK_SIZE: usize = 16;
 const MAX_CONTEXT: usize = 8192;
 /// kimi-nano's `<|im_end|>`.
 const END: TokenId = 1_794;
@@ -58,43 +55,17 @@ fn golden() -> Golden {
 }
 
 fn engine(cache_dtype: CacheDtype, activations: Activations) -> EngineHandle {
-    let checkpoint = Checkpoint::open(CheckpointFiles::Directory(models().join("kimi-nano"))).unwrap();
-    let config = RunnerConfig {
-        block_size: BLOCK_SIZE,
-        max_context: MAX_CONTEXT,
-        max_sequences: 2,
-        kv_memory: KvMemory::Bytes(256 << 20),
-        cache_dtype,
-        max_batch_tokens: 512,
-        disk: None,
-        activations,
-        dense_int8: false,
-        ranks: std::num::NonZeroUsize::MIN,
-    };
-    let runner = RankGroup::start(&config, &Arc::new(checkpoint), |_, _| {}).unwrap();
-    let scheduler = SchedulerConfig {
-        block_size: BLOCK_SIZE,
-        block_count: runner.block_count(),
-        max_batch_tokens: 512,
-        max_sequences: 2,
-        max_context: MAX_CONTEXT,
-        speculation: None,
-    };
-    kimi_engine::start(EngineConfig { scheduler, max_waiting: 2 }, Box::new(runner)).0
+    let config = RunnerConfig { cache_dtype, activations, ..support::exact(2, MAX_CONTEXT) };
+    support::start(&support::checkpoint("kimi-nano"), &config, |scheduler| scheduler).0
 }
 
 fn ask(engine: &EngineHandle, prompt: Vec<TokenId>, max_tokens: usize) -> Vec<SampledToken> {
     let request = GenerateRequest {
-        prompt: prompt.into(),
-        sampling: Sampling::greedy(),
-        max_tokens,
         stop_tokens: vec![END],
         logprobs: Some(5),
-        prompt_logprobs: None,
-        constraint: Constraint::default(),
         // What the conversations share is computed once.
         cache_scope: Some(CacheScope([1; 32])),
-        standing: kimi_engine::Standing::default(),
+        ..support::greedy(prompt, max_tokens)
     };
     let mut stream = engine.generate(request).unwrap();
     let mut answer = Vec::new();

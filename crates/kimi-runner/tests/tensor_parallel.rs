@@ -1,53 +1,23 @@
 //! Ranks that share a model say what one rank says that holds it alone.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{path::PathBuf, sync::Arc};
+mod support;
 
-use kimi_engine::{
-    EngineConfig, EngineHandle, EngineThread, GenerateRequest, SampledToken, Sampling, SchedulerConfig,
-    TokenEvent,
-};
-use kimi_k2::{Checkpoint, CheckpointFiles};
-use kimi_runner::{Activations, CacheDtype, DiskTierConfig, KvMemory, RankGroup, RunnerConfig, StartError};
+use std::sync::Arc;
+
+use kimi_engine::{GenerateRequest, SampledToken, TokenEvent};
+use kimi_k2::Checkpoint;
+use kimi_runner::{Activations, CacheDtype, DiskTierConfig, RankGroup, RunnerConfig, StartError};
 use kimi_tokens::TokenId;
+use support::checkpoint;
 
-const BLOCK_SIZE: usize = 4;
 const CONTEXT: usize = 160;
 /// Log probabilities below this are all the same.
 const IMPOSSIBLE: f32 = -10.0;
 
-fn checkpoint(name: &str) -> Arc<Checkpoint> {
-    let directory: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../models", name].iter().collect();
-    Arc::new(Checkpoint::open(CheckpointFiles::Directory(directory)).unwrap())
-}
-
 fn config(ranks: usize) -> RunnerConfig {
-    RunnerConfig {
-        block_size: BLOCK_SIZE,
-        max_context: CONTEXT,
-        max_sequences: 8,
-        kv_memory: KvMemory::Bytes(64 << 20),
-        cache_dtype: CacheDtype::F32,
-        max_batch_tokens: 64,
-        disk: None,
-        activations: Activations::F32,
-        ranks: ranks.try_into().unwrap(),
-        dense_int8: false,
-    }
-}
-
-fn engine(model: &Arc<Checkpoint>, config: &RunnerConfig) -> (EngineHandle, EngineThread) {
-    let max_batch_tokens = config.max_batch_tokens;
-    let runner = RankGroup::start(config, model, |_, _| {}).unwrap();
-    let scheduler = SchedulerConfig {
-        block_size: BLOCK_SIZE,
-        block_count: runner.block_count(),
-        max_batch_tokens,
-        max_sequences: 8,
-        max_context: CONTEXT,
-        speculation: None,
-    };
-    kimi_engine::start(EngineConfig { scheduler, max_waiting: 8 }, Box::new(runner))
+    let exact = support::exact(8, CONTEXT);
+    RunnerConfig { block_size: 4, max_batch_tokens: 64, ranks: ranks.try_into().unwrap(), ..exact }
 }
 
 /// What the model makes of a prompt, and what it says then.
@@ -75,19 +45,10 @@ fn conversations() -> Vec<Vec<TokenId>> {
 
 /// Answers to all prompts at once: some are cut, some are computed beside others' answers.
 fn answers(model: &Arc<Checkpoint>, config: &RunnerConfig, prompts: &[Vec<TokenId>]) -> Vec<Answer> {
-    let (engine, thread) = engine(model, config);
+    let (engine, thread) = support::start(model, config, |scheduler| scheduler);
     let ask = |prompt: &Vec<TokenId>| {
-        let request = GenerateRequest {
-            prompt: prompt.clone().into(),
-            sampling: Sampling::greedy(),
-            max_tokens: 24,
-            stop_tokens: vec![],
-            logprobs: Some(2),
-            prompt_logprobs: Some(0),
-            constraint: kimi_engine::Constraint::default(),
-            cache_scope: None,
-            standing: kimi_engine::Standing::default(),
-        };
+        let request = support::greedy(prompt.clone(), 24);
+        let request = GenerateRequest { logprobs: Some(2), prompt_logprobs: Some(0), ..request };
         engine.generate(request).unwrap()
     };
     let streams: Vec<_> = prompts.iter().map(ask).collect();
