@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code, reason = "calls code compiled for CPU features whose presence `Avx2` proves")]
 
+mod wide_codes;
+
 use std::{
     arch::x86_64::{
         __m256, __m256i, _mm_add_ps, _mm_add_ss, _mm_cvtepu16_epi32, _mm_cvtss_f32, _mm_loadl_epi64,
@@ -23,9 +25,10 @@ use crate::{
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
     stored::Stored,
-    tiles::{self, Format, PerFeature},
+    tiles::{Format, PerFeature},
     vectors::{Vectors, vectors},
     weight_rows::{CodeRows, CodeWidth},
+    wide,
 };
 
 /// Bytes of a block's scales.
@@ -66,10 +69,10 @@ impl Avx2 {
         // SAFETY: the CPU has what the formats need: the proof.
         unsafe {
             match (width, self.vnni) {
-                (CodeWidth::Four, false) => tiles::multiply::<Coded<Int4>>(x, rows(int4), out, next),
-                (CodeWidth::Four, true) => tiles::multiply::<CodedVnni<Int4Vnni>>(x, rows(int4), out, next),
-                (CodeWidth::Eight, false) => tiles::multiply::<Coded<Int8>>(x, rows(int8), out, next),
-                (CodeWidth::Eight, true) => tiles::multiply::<CodedVnni<Int8Vnni>>(x, rows(int8), out, next),
+                (CodeWidth::Four, false) => wide::multiply::<Coded<Int4>>(x, rows(int4), out, next),
+                (CodeWidth::Four, true) => wide::multiply::<CodedVnni<Int4Vnni>>(x, rows(int4), out, next),
+                (CodeWidth::Eight, false) => wide::multiply::<Coded<Int8>>(x, rows(int8), out, next),
+                (CodeWidth::Eight, true) => wide::multiply::<CodedVnni<Int8Vnni>>(x, rows(int8), out, next),
             }
         }
     }
@@ -121,11 +124,7 @@ impl Codes for Int4 {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn unpack(packed: &Self::Packed) -> [[__m256i; 2]; 2] {
-        let low = _mm256_set1_epi8(15);
         let (halves, _) = packed.as_chunks::<BYTES>();
-        let nibbles = |bytes: __m256i| {
-            [_mm256_and_si256(bytes, low), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low)]
-        };
         [nibbles(load(&halves[0])), nibbles(load(&halves[1]))]
     }
 
@@ -150,10 +149,9 @@ impl Codes for Int8 {
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn unpack(packed: &Self::Packed) -> [[__m256i; 2]; 2] {
-        let sign = _mm256_set1_epi8(-128);
         let (quarters, _) = packed.as_chunks::<BYTES>();
-        let signed = |bytes: &[u8; BYTES]| _mm256_xor_si256(load(bytes), sign);
-        [[signed(&quarters[0]), signed(&quarters[2])], [signed(&quarters[1]), signed(&quarters[3])]]
+        let part = |index: usize| signed(load(&quarters[index]));
+        [[part(0), part(2)], [part(1), part(3)]]
     }
 
     /// One factor must be without a sign: it moves to the other. Products are below 2^14, so that two of them fit into 16 bits.
@@ -215,6 +213,21 @@ impl Codes for Int8Vnni {
     fn block(bytes: &[u8], block: usize) -> &Self::Packed {
         &bytes.as_chunks().0[block]
     }
+}
+
+/// The lower nibbles of bytes, and the upper ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn nibbles(bytes: __m256i) -> [__m256i; 2] {
+    let low = _mm256_set1_epi8(15);
+    [_mm256_and_si256(bytes, low), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low)]
+}
+
+/// Codes that are stored without a sign, with it.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn signed(codes: __m256i) -> __m256i {
+    _mm256_xor_si256(codes, _mm256_set1_epi8(-128))
 }
 
 /// Sums of four products each, of the even columns and of the odd ones.

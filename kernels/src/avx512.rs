@@ -14,7 +14,6 @@ mod peak;
 mod quantize;
 mod transpose;
 mod weighted_pairs;
-mod wide;
 mod wide_bf16;
 mod wide_codes;
 
@@ -36,8 +35,16 @@ use crate::{
     tiles::{self, PerFeature},
     vectors::{Vectors, vectors},
     weight_rows::{CodeRows, CodeWidth},
+    wide,
 };
 
+/// Numbers of a vector.
+const LANES: usize = 16;
+/// Vectors that a row's numbers are multiplied with at a time, where each lane has a feature.
+const VECTORS: usize = 2;
+const FEATURES: usize = VECTORS * LANES;
+/// A number for each of these features.
+type PerLane = [__m512; VECTORS];
 /// Columns of a weight whose dot products are so short that the sum over a vector's lanes at their end counts.
 const SHORT_ROW: usize = 512;
 
@@ -100,7 +107,7 @@ impl Avx512 {
         // SAFETY: the CPU has the dot products of bf16: the assertion above.
         unsafe {
             if columns <= SHORT_ROW || peak::pairs_are_slow() {
-                wide::multiply::<bf16::Bf16Pairs>(self, x, weights, out, next);
+                wide::multiply::<bf16::Bf16Pairs>(x, weights, out, next);
             } else {
                 tiles::multiply::<bf16::Bf16Pairs>(x, weights, out, next);
             }
@@ -108,6 +115,7 @@ impl Avx512 {
     }
 
     /// [`Self::multiply`] with activations of 8 bits.
+    #[expect(clippy::unused_self, reason = "a proof, as elsewhere")]
     pub(crate) fn multiply_codes(
         self,
         x: &[&[quantized_rows::Block]],
@@ -120,10 +128,10 @@ impl Avx512 {
         unsafe {
             match weights.width {
                 CodeWidth::Four => {
-                    wide::multiply::<Coded<Int4>>(self, x, CodedWeights::new(weights, blocks), out, next);
+                    wide::multiply::<Coded<Int4>>(x, CodedWeights::new(weights, blocks), out, next);
                 }
                 CodeWidth::Eight => {
-                    wide::multiply::<Coded<Int8>>(self, x, CodedWeights::new(weights, blocks), out, next);
+                    wide::multiply::<Coded<Int8>>(x, CodedWeights::new(weights, blocks), out, next);
                 }
             }
         }

@@ -46,6 +46,8 @@ mod vectors;
 mod weight;
 mod weight_part;
 mod weight_rows;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use bias::{Activation, add_bias};
 pub use cache_blocks::{read_block, write_block, zeroed_cache};

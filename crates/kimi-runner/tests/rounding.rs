@@ -7,8 +7,8 @@ use kimi_engine::{GenerateRequest, TokenEvent, TokenLogprobs};
 use kimi_runner::{Activations, CacheDtype, RunnerConfig};
 use kimi_tokens::TokenId;
 
-/// Less likely tokens are never chosen, and rounding moves them most.
-const POSSIBLE: f32 = -10.0;
+/// The log probability of likely tokens: at least one in twenty. Rounding moves what is unlikely more, and it is seldom chosen.
+const LIKELY: f32 = -3.0;
 
 /// For each position of kimi-nano's conversations, the next token's log probability, and the likeliest tokens.
 fn scores(config: &RunnerConfig) -> Vec<TokenLogprobs> {
@@ -38,7 +38,7 @@ fn assert_within(bound: &Bound, exact: &[TokenLogprobs], rounded: &[TokenLogprob
     assert_eq!(exact.len(), rounded.len());
     let mut distances = Vec::new();
     for (exact, rounded) in exact.iter().zip(rounded) {
-        if exact.token > POSSIBLE {
+        if exact.token > LIKELY {
             distances.push((exact.token - rounded.token).abs());
         }
         // Whoever was ahead by more than the bound is ahead still: greedy answers do not change but at a tie.
@@ -48,9 +48,8 @@ fn assert_within(bound: &Bound, exact: &[TokenLogprobs], rounded: &[TokenLogprob
     }
     let mean = distances.iter().sum::<f32>() / distances.len() as f32;
     let largest = distances.iter().copied().fold(0.0, f32::max);
-    println!("{what}: {} positions, mean {mean:.5}, largest {largest:.4}", distances.len());
     assert!(
-        distances.len() > 500 && mean < bound.mean && largest < bound.largest,
+        distances.len() > 400 && mean < bound.mean && largest < bound.largest,
         "{what}: {mean}, {largest}"
     );
 }
@@ -62,6 +61,6 @@ fn rounded_numbers_stay_within_the_stated_bound() {
         RunnerConfig { activations: Activations::Rounded, cache_dtype: CacheDtype::Bf16, ..exact.clone() };
     let int8 = RunnerConfig { dense_int8: true, ..default.clone() };
     let expected = scores(&exact);
-    assert_within(&Bound { mean: 0.004, largest: 0.15 }, &expected, &scores(&default), "by default");
-    assert_within(&Bound { mean: 0.01, largest: 0.3 }, &expected, &scores(&int8), "--dense int8");
+    assert_within(&Bound { mean: 0.003, largest: 0.2 }, &expected, &scores(&default), "by default");
+    assert_within(&Bound { mean: 0.003, largest: 0.2 }, &expected, &scores(&int8), "--dense int8");
 }

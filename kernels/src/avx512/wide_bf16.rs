@@ -15,16 +15,16 @@ use std::{
 };
 
 use super::{
-    Stored,
+    FEATURES, LANES, PerLane, Stored, VECTORS,
     bf16::{BYTES, Bf16Pairs, add_pairs as add_pair, load},
     load_bytes,
     peak::pairs_are_slow,
     transpose::transpose,
-    wide::{FEATURES, LANES, PerLane, Scratch, VECTORS, Wide},
 };
 use crate::{
     bf16_rows::{Block, COLUMNS},
     tiles::PerFeature,
+    wide::{Scratch, Wide},
 };
 
 /// Pairs of columns of a block: the first of every block are summed apart from the second ones, and so on.
@@ -41,6 +41,7 @@ thread_local! {
 
 /// Pairs of columns of each feature.
 impl Wide for Bf16Pairs {
+    const FEATURES: usize = FEATURES;
     const MANY_ROWS: usize = 16;
     const TILE_ROWS: usize = 8;
     const CHUNK: usize = CHUNK;
@@ -96,7 +97,7 @@ impl Wide for Bf16Pairs {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn fold(sums: &[Sums], mut put: impl FnMut(usize, &[f32; FEATURES])) {
+    unsafe fn fold(sums: &[Sums], mut put: impl FnMut(usize, &[f32])) {
         sums.iter().enumerate().for_each(|(row, sums)| put(row, &fold(sums)));
     }
 }

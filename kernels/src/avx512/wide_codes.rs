@@ -17,13 +17,15 @@ use std::{
 };
 
 use super::{
-    Stored,
+    FEATURES, LANES, PerLane, Stored, VECTORS,
     codes::{Coded, CodedWeights, Codes, Int4, Int8, SCALES, nibbles},
     load_bytes,
     transpose::transpose,
-    wide::{FEATURES, LANES, PerLane, Scratch, VECTORS, Wide},
 };
-use crate::quantized_rows::{Block, COLUMNS, GROUP};
+use crate::{
+    quantized_rows::{Block, COLUMNS, GROUP},
+    wide::{Scratch, Wide},
+};
 
 /// Groups of a block.
 const GROUPS: usize = COLUMNS / GROUP;
@@ -110,6 +112,7 @@ fn load(bytes: [&[u8; 64]; LANES]) -> [__m512i; LANES] {
 
 /// Within a chunk: the first groups of all blocks, then the second ones, and so on.
 impl<K: Lanes> Wide for Coded<K> {
+    const FEATURES: usize = FEATURES;
     const MANY_ROWS: usize = K::MANY_ROWS;
     const TILE_ROWS: usize = 6;
     const CHUNK: usize = 4;
@@ -208,7 +211,7 @@ impl<K: Lanes> Wide for Coded<K> {
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn fold(sums: &[Self::Sums], mut put: impl FnMut(usize, &[f32; FEATURES])) {
+    unsafe fn fold(sums: &[Self::Sums], mut put: impl FnMut(usize, &[f32])) {
         for (row, [a, b, c, d]) in sums.iter().enumerate() {
             let mut out = [0.0; FEATURES];
             for (v, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {

@@ -12,13 +12,13 @@ use kimi_runner::{Activations, CacheDtype, KvMemory, RankGroup, RunnerConfig};
 use kimi_tokens::TokenId;
 
 /// One of `models`.
-pub fn checkpoint(name: &str) -> Arc<Checkpoint> {
+pub(crate) fn checkpoint(name: &str) -> Arc<Checkpoint> {
     let directory: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../models", name].iter().collect();
     Arc::new(Checkpoint::open(CheckpointFiles::Directory(directory)).unwrap())
 }
 
 /// One rank that rounds nothing, for so many sequences of so many tokens.
-pub fn exact(max_sequences: usize, max_context: usize) -> RunnerConfig {
+pub(crate) fn exact(max_sequences: usize, max_context: usize) -> RunnerConfig {
     RunnerConfig {
         block_size: 16,
         max_context,
@@ -34,7 +34,7 @@ pub fn exact(max_sequences: usize, max_context: usize) -> RunnerConfig {
 }
 
 /// What a scheduler must know of the runner, changed by `with`.
-pub fn start(
+pub(crate) fn start(
     model: &Arc<Checkpoint>,
     config: &RunnerConfig,
     with: impl FnOnce(SchedulerConfig) -> SchedulerConfig,
@@ -53,7 +53,7 @@ pub fn start(
 }
 
 /// An answer of so many tokens, the likeliest ones, that nobody's cache helps with.
-pub fn greedy(prompt: Vec<TokenId>, max_tokens: usize) -> GenerateRequest {
+pub(crate) fn greedy(prompt: Vec<TokenId>, max_tokens: usize) -> GenerateRequest {
     GenerateRequest {
         prompt: prompt.into(),
         sampling: Sampling::greedy(),

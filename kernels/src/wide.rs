@@ -1,34 +1,26 @@
 //! Products with many rows: weights are laid out anew, so that each lane has a feature of its own.
 //!
-//! A number of a row then meets the weights of sixteen features at once, and nothing has to be moved between lanes. The layout is made
-//! once for all rows. Every partial sum is the one that a format's own tile makes, over the same columns in the same order, and they are
-//! added in the same order: results agree to the last bit, so that a row's numbers do not depend on how many rows there are.
+//! A number of a row then meets the weights of many features at once, and nothing has to be moved between lanes. The layout is made
+//! once for all rows. With AVX-512, every partial sum is the one that a format's own tile makes, over the same columns in the same order,
+//! and they are added in the same order: results agree to the last bit, so that a row's numbers do not depend on how many rows there are.
 
-use std::{arch::x86_64::__m512, cell::RefCell, ops::Range, thread::LocalKey};
+#![allow(unsafe_code, reason = "layouts are compiled for CPU features that their callers prove")]
 
-use super::Avx512;
+use std::{cell::RefCell, ops::Range, thread::LocalKey};
+
 use crate::{
     output::Output,
     stored::Stored,
     tiles::{self, Format},
 };
 
-/// Features of a vector.
-pub(super) const LANES: usize = 16;
-/// Vectors that a row's numbers are multiplied with at a time.
-pub(super) const VECTORS: usize = 2;
-/// Features that are laid out together.
-pub(super) const FEATURES: usize = VECTORS * LANES;
-/// Fewer features than these are not worth it.
-const FEW_FEATURES: usize = 8;
 /// Rows whose sums stay near while their columns are multiplied, chunk after chunk.
 const ROWS: usize = 48;
 
-/// A number for each of the features.
-pub(super) type PerLane = [__m512; VECTORS];
-
 /// A format whose weights can be laid out anew.
-pub(super) trait Wide: Format + 'static {
+pub(crate) trait Wide: Format + 'static {
+    /// Features that are laid out together.
+    const FEATURES: usize;
     /// From this many rows on, the layout is worth its price.
     const MANY_ROWS: usize;
     /// Rows of the largest tile: 6 or 8, whichever has enough sums in registers to multiply without waiting.
@@ -73,18 +65,18 @@ pub(super) trait Wide: Format + 'static {
     ///
     /// # Safety
     /// As for [`Format::tile`].
-    unsafe fn fold(sums: &[Self::Sums], put: impl FnMut(usize, &[f32; FEATURES]));
+    unsafe fn fold(sums: &[Self::Sums], put: impl FnMut(usize, &[f32]));
 }
 
 /// What is made on the way to a result.
-pub(super) struct Scratch<W: Wide + ?Sized> {
+pub(crate) struct Scratch<W: Wide + ?Sized> {
     /// Of all chunks, one after the other.
     columns: Vec<W::Columns>,
     sums: Vec<W::Sums>,
 }
 
 impl<W: Wide> Scratch<W> {
-    pub(super) const fn new() -> RefCell<Self> {
+    pub(crate) const fn new() -> RefCell<Self> {
         RefCell::new(Self { columns: Vec::new(), sums: Vec::new() })
     }
 }
@@ -93,23 +85,23 @@ impl<W: Wide> Scratch<W> {
 ///
 /// # Safety
 /// The CPU must have what the format needs.
-pub(super) unsafe fn multiply<W: Wide>(
-    _: Avx512,
+pub(crate) unsafe fn multiply<W: Wide>(
     x: &[&[W::Input]],
     weights: W::Weights<'_>,
     mut out: Output<'_>,
     next: Option<Stored>,
 ) {
     let features = out.features();
-    let few = features % FEATURES;
+    let few = features % W::FEATURES;
     let wide = match x.len() {
         rows if rows < W::MANY_ROWS => 0,
-        _ if few <= FEW_FEATURES => features - few,
+        // So few features are not worth it either.
+        _ if few <= W::FEATURES / 4 => features - few,
         _ => features,
     };
     W::scratch().with_borrow_mut(|scratch| {
-        for first in (0..wide).step_by(FEATURES) {
-            let some = first..wide.min(first + FEATURES);
+        for first in (0..wide).step_by(W::FEATURES) {
+            let some = first..wide.min(first + W::FEATURES);
             let ahead = if some.end < features { Some(W::stored(weights).after(some.end)) } else { next };
             let weights = (W::features(weights, some.clone()), ahead);
             // SAFETY: as this function's.
@@ -123,7 +115,7 @@ pub(super) unsafe fn multiply<W: Wide>(
     }
 }
 
-/// All rows with up to [`FEATURES`] features.
+/// All rows with up to [`Wide::FEATURES`] features.
 ///
 /// # Safety
 /// As [`multiply`].
