@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ten thousand requests of mixed shape, a fifth of whose clients hang up, against a queue that overflows.
 
-    scripts/soak.py [--binary target/release/kimi-serve] [--requests 10000] [--clients 128] [--kv-memory 3M] [--seed 1]
+    scripts/soak.py [--binary target/release/kimi-serve] [--requests 10000] [--clients 128] [--kv-memory 2M] [--seed 1]
 
 Starts the binary with kimi-nano and a cache too small for everybody, so that sequences are preempted. Exit code 1 when a
 request was neither answered nor refused in the documented form, when a block or a sequence is still held afterwards, or
@@ -175,7 +175,7 @@ async def soak(options: argparse.Namespace, server: subprocess.Popen, port: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=str(ROOT / "target/release/kimi-serve"))
-    parser.add_argument("--kv-memory", default="3M", help="so little that sequences lose their blocks to others")
+    parser.add_argument("--kv-memory", default="2M", help="so little that sequences lose their blocks to others")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=128)
     parser.add_argument("--seed", type=int, default=1)

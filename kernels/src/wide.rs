@@ -23,7 +23,7 @@ pub(crate) trait Wide: Format + 'static {
     const FEATURES: usize;
     /// From this many rows on, the layout is worth its price.
     const MANY_ROWS: usize;
-    /// Rows of the largest tile: 6 or 8, whichever has enough sums in registers to multiply without waiting.
+    /// Rows of the largest tile: 4, 6 or 8, so that there are enough sums in registers to multiply without waiting.
     const TILE_ROWS: usize;
     /// Inputs of a row that are multiplied with all rows before the next ones: their weights stay in the nearest cache.
     const CHUNK: usize;
@@ -94,20 +94,22 @@ pub(crate) unsafe fn multiply<W: Wide>(
     let features = out.features();
     let few = features % W::FEATURES;
     let wide = match x.len() {
-        rows if rows < W::MANY_ROWS => 0,
+        rows if rows < W::MANY_ROWS || x[0].is_empty() => 0,
         // So few features are not worth it either.
         _ if few <= W::FEATURES / 4 => features - few,
         _ => features,
     };
-    W::scratch().with_borrow_mut(|scratch| {
-        for first in (0..wide).step_by(W::FEATURES) {
-            let some = first..wide.min(first + W::FEATURES);
-            let ahead = if some.end < features { Some(W::stored(weights).after(some.end)) } else { next };
-            let weights = (W::features(weights, some.clone()), ahead);
-            // SAFETY: as this function's.
-            unsafe { all_rows::<W>(x, weights, scratch, &mut out.part(some)) };
-        }
-    });
+    if wide > 0 {
+        W::scratch().with_borrow_mut(|scratch| {
+            for first in (0..wide).step_by(W::FEATURES) {
+                let some = first..wide.min(first + W::FEATURES);
+                let ahead = if some.end < features { Some(W::stored(weights).after(some.end)) } else { next };
+                let weights = (W::features(weights, some.clone()), ahead);
+                // SAFETY: as this function's.
+                unsafe { all_rows::<W>(x, weights, scratch, &mut out.part(some)) };
+            }
+        });
+    }
     if wide < features {
         let (weights, out) = (W::features(weights, wide..features), out.part(wide..features));
         // SAFETY: as this function's.

@@ -173,12 +173,12 @@ impl<K: Lanes> Wide for Coded<K> {
         let blocks = x[0].len();
         assert!(x.iter().all(|x| x.len() == blocks) && columns.len() == blocks * GROUPS);
         for number in 0..GROUPS {
-            let mut sum: [PerLane; R] =
-                std::array::from_fn(
-                    |r| {
-                        if is_first { [_mm512_setzero_ps(); VECTORS] } else { sums[r][number] }
-                    },
-                );
+            let mut sum = [[_mm512_setzero_ps(); VECTORS]; R];
+            if !is_first {
+                for r in 0..R {
+                    sum[r] = sums[r][number];
+                }
+            }
             for block in 0..blocks {
                 // SAFETY, here and below: the assertion above.
                 let group = unsafe { columns.get_unchecked(number * blocks + block) };
