@@ -131,8 +131,9 @@ fn add_pairs<const R: usize>(
     }
 }
 
-/// The same with two multiplications of f32 for a pair, second number first, as the dot products are defined: not all CPUs make these
-/// as fast as they could. Only numbers below the normal ones, which dot products take for zero, make a difference.
+/// The same with two multiplications of f32 for a pair, second number first, as Intel defines the dot products (Intrinsics Guide,
+/// `_mm512_dpbf16_ps`): not all CPUs make these as fast as they could. Only numbers below the normal ones, which dot products take for
+/// zero, make a difference there.
 #[target_feature(enable = "avx512f")]
 fn add_widened<const R: usize>(
     x: [&[Block]; R],
@@ -264,6 +265,9 @@ mod tests {
                 found
             })
         };
-        assert!(found[0] == found[1] && found[0].iter().all(|number| *number != 0.0));
+        // To the last bit where they take the place of dot products; other CPUs may round a pair once.
+        let tolerance = if pairs_are_slow() { 0.0 } else { 1e-4 };
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() <= tolerance && *a != 0.0;
+        assert!(found[0].iter().zip(&found[1]).all(near), "{found:?}");
     }
 }
