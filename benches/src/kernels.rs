@@ -130,13 +130,14 @@ fn small_ops() -> Result<Vec<(&'static str, Run)>> {
     let (x, weight, out) = (ramp(&[1, HIDDEN])?, ramp(&[HIDDEN])?, ramp(&[1, HIDDEN])?);
     let q = ramp(&[1, 64, 64])?;
     let rope = RopeTable { inv_freq: (1..=32).map(|i| 1.0 / i as f32).collect(), multiplier: 1.0 };
+    let rotations = rope.rotations(&[9]);
     let (logits, bias) = (ramp(&[1, 384])?, ramp(&[384])?);
     let chosen = Tensor::zeros((1, 8), DType::U32, &Device::Cpu)?;
     let router = RouterConfig { groups: 1, top_groups: 1, normalize: true, scaling: 2.827 };
     let [decode, prefill] = [Attention::new(4000, 1)?, Attention::new(0, 512)?];
     Ok(vec![
         ("rms_norm [1, 7168]", Box::new(move || rms_norm(&x, &weight, 1e-5, &out))),
-        ("rope_interleaved [1, 64, 64]", Box::new(move || rope_interleaved(&q, &[9], &rope))),
+        ("rope_interleaved [1, 64, 64]", Box::new(move || rope_interleaved(&q, &rotations))),
         ("choose_experts 8 of 384", Box::new(move || choose_experts(&logits, &bias, router, &chosen))),
         ("mla_decode 1 row, 64 heads, 4001 positions", Box::new(move || decode.run(true))),
         ("mla_prefill 512 rows, 64 heads", Box::new(move || prefill.run(false))),

@@ -16,6 +16,7 @@ mod transpose;
 mod weighted_pairs;
 mod wide_bf16;
 mod wide_codes;
+mod widened;
 
 use std::arch::x86_64::{
     __m256, __m512, __m512i, _mm_add_ps, _mm_storeu_ps, _mm256_add_ps, _mm256_castps256_ps128,
@@ -24,7 +25,7 @@ use std::arch::x86_64::{
 };
 
 use self::codes::{Coded, CodedWeights, Int4, Int8};
-pub(crate) use self::paired::Paired;
+pub(crate) use self::{paired::Paired, widened::SplitRows};
 use crate::{
     bf16_rows,
     cpu::RowsRef,
@@ -157,13 +158,24 @@ impl Avx512 {
         peak::peak(self, multiplication)
     }
 
+    /// Whether products of bf16 take less time than those of f32.
+    pub(crate) fn has_fast_bf16(self) -> bool {
+        self.bf16 && !peak::pairs_are_slow()
+    }
+
     /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
-    pub(crate) fn add_product<T: accumulate::Term>(
+    pub(crate) fn add_widened(
         self,
         out: (&mut [f32], usize),
         weights: RowsRef<'_>,
-        terms: &[&[T]],
+        terms: &[&[half::bf16]],
+        next: &[&[half::bf16]],
     ) {
+        widened::add_product(self, out, weights, terms, next);
+    }
+
+    /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
+    pub(crate) fn add_product(self, out: (&mut [f32], usize), weights: RowsRef<'_>, terms: &[&[f32]]) {
         accumulate::add_product(self, out, weights, terms);
     }
 

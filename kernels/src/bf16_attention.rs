@@ -49,32 +49,19 @@ impl Bf16Attention {
         }
     }
 
-    /// Asks for numbers that will be needed soon.
-    pub(crate) fn prefetch(self, run: &[bf16]) {
-        self.0.prefetch(run);
+    /// Whether what it multiplies is faster than f32, over latents of this width.
+    pub(crate) fn is_faster_with(self, latent: usize) -> bool {
+        self.0.has_fast_bf16() && self.0.takes_product_bf16(latent)
     }
 
-    /// `out[row] += Σ_t weights[row][t] * values[t]`, in the order of the values, which begin the entries of the runs.
-    pub(crate) fn add_weighted(
-        self,
-        out: (&mut [f32], usize),
-        weights: RowsRef<'_>,
-        (runs, width): (&[&[bf16]], usize),
-    ) {
-        let values: Vec<&[bf16]> = runs.iter().flat_map(|run| run.chunks_exact(width)).collect();
-        self.0.add_product(out, weights, &values);
-    }
-
-    /// [`Self::add_weighted`] with weights that are probabilities, and lose little when they are rounded.
+    /// `out[row] += Σ_t weights[row][t] * values[t]`, in the order of the values, which begin the entries of the runs. Weights are
+    /// probabilities, and lose little when they are rounded.
     pub(crate) fn add_probable(
         self,
         out: (&mut [f32], usize),
         weights: RowsRef<'_>,
         (runs, width): (&[&[bf16]], usize),
     ) {
-        if !self.0.takes_product_bf16(out.1) {
-            return self.add_weighted(out, weights, (runs, width));
-        }
         let values: Vec<&[bf16]> = runs.iter().flat_map(|run| run.chunks_exact(width)).collect();
         self.0.add_product_bf16(out, weights, &values);
     }
@@ -111,15 +98,11 @@ impl Bf16Attention {
         None
     }
 
-    pub(crate) fn prefetch(self, _: &[bf16]) {
+    pub(crate) fn is_faster_with(self, _: usize) -> bool {
         unreachable!("not detected");
     }
 
     pub(crate) fn score(self, _: &Bf16Rows, _: (&[&[bf16]], usize), _: Option<&[bf16]>, _: &mut [f32]) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn add_weighted(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
         unreachable!("not detected");
     }
 

@@ -1,6 +1,6 @@
 //! Activations in bf16, for products with bf16 weights.
 
-use crate::{cpu::RowsRef, threads, vectorized::vectorized};
+use crate::{cpu::RowsRef, vectorized::vectorized};
 
 /// Columns of a [`Block`]: a vector of pairs.
 pub(crate) const COLUMNS: usize = 32;
@@ -20,12 +20,8 @@ impl Bf16Rows {
     /// Rounds to the nearest, ties to even. What is not finite stays so.
     pub(crate) fn new(x: RowsRef<'_>) -> Self {
         let row_blocks = x.width.div_ceil(COLUMNS);
-        let mut blocks = vec![Block([0; COLUMNS]); x.rows * row_blocks];
-        threads::chunks_mut(&mut blocks, row_blocks.max(1), x.rows * x.width, |row, blocks| {
-            for (numbers, block) in x.row(row).chunks(COLUMNS).zip(blocks) {
-                round(numbers, &mut block.0);
-            }
-        });
+        let zero = Block([0; COLUMNS]);
+        let blocks = x.in_blocks(COLUMNS, &zero, |numbers, block| round(numbers, &mut block.0));
         Self { blocks, row_blocks }
     }
 
@@ -38,12 +34,18 @@ impl Bf16Rows {
     }
 }
 
+/// The bits of the nearest bf16, ties to even. What is not finite stays so.
+#[inline]
+pub(crate) fn nearest_bf16(number: f32) -> u16 {
+    let bits = number.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1))) >> 16;
+    if number.is_nan() { 0x7fc0 } else { rounded as u16 }
+}
+
 vectorized! {
     fn round(numbers: &[f32], out: &mut [u16; COLUMNS]) {
         for (number, out) in numbers.iter().zip(out) {
-            let bits = number.to_bits();
-            let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1))) >> 16;
-            *out = if number.is_nan() { 0x7fc0 } else { rounded as u16 };
+            *out = nearest_bf16(*number);
         }
     }
 }

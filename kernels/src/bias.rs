@@ -7,12 +7,8 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor};
 use crate::{
     cpu::{RowsMut, expect_size},
     softmax::exp,
-    threads,
     vectorized::{add_scaled, vectorized},
 };
-
-/// Rows that a thread takes at a time.
-const ROWS: usize = 16;
 
 /// What becomes of a number after the bias was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +49,10 @@ impl InplaceOp1 for AddBias<'_> {
     fn cpu_fwd(&self, y: &mut CpuStorage, layout: &Layout) -> Result<()> {
         let y = RowsMut::new(self.name(), y, layout)?;
         expect_size(self.name(), "width of the bias", self.bias.len(), y.width)?;
-        let (stride, width) = (y.stride.max(1), y.width);
-        threads::chunks_mut(y.data, ROWS * stride, y.rows * width, |_, rows| {
-            for row in rows.chunks_mut(stride) {
-                let row = &mut row[..width];
-                add_scaled(row, 1.0, self.bias);
-                if self.activation == Activation::GeluTanh {
-                    gelu_tanh(row);
-                }
+        y.for_each_row(|_, y| {
+            add_scaled(y, 1.0, self.bias);
+            if self.activation == Activation::GeluTanh {
+                gelu_tanh(y);
             }
         });
         Ok(())

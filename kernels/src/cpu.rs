@@ -3,6 +3,11 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use half::bf16;
 
+use crate::{threads, vectorized::add_scaled};
+
+/// Rows that a thread takes at a time in ops that go through them once.
+const ROWS: usize = 16;
+
 /// The last dimension is a row; all others together count rows.
 struct RowLayout {
     rows: usize,
@@ -58,6 +63,26 @@ impl<'a> RowsRef<'a> {
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         &self.data[row * self.stride..][..self.width]
     }
+
+    /// Blocks of so many columns, `[rows, blocks]`, each filled from a row's numbers, the last ones perhaps from fewer; on all threads
+    /// when there are enough numbers.
+    pub(crate) fn in_blocks<B: Clone + Send>(
+        &self,
+        columns: usize,
+        empty: &B,
+        fill: impl Fn(&[f32], &mut B) + Sync,
+    ) -> Vec<B> {
+        let row_blocks = self.width.div_ceil(columns);
+        let mut blocks = vec![empty.clone(); self.rows * row_blocks];
+        let (row_blocks, work) = (row_blocks.max(1), self.rows * self.width * threads::ELEMENT);
+        threads::chunks_mut(&mut blocks, ROWS * row_blocks, work, |chunk, blocks| {
+            for (row, blocks) in blocks.chunks_exact_mut(row_blocks).enumerate() {
+                let numbers = self.row(chunk * ROWS + row).chunks(columns);
+                numbers.zip(blocks).for_each(|(numbers, block)| fill(numbers, block));
+            }
+        });
+        blocks
+    }
 }
 
 /// A tensor that an op writes.
@@ -85,6 +110,17 @@ impl<'a> RowsMut<'a> {
 
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.stride..][..self.width]
+    }
+
+    /// Calls `run` with the number of each row and the row, on all threads when there are enough numbers.
+    pub(crate) fn for_each_row(self, run: impl Fn(usize, &mut [f32]) + Sync) {
+        let Self { data, rows, width, stride } = self;
+        let (stride, work) = (stride.max(1), rows * width * threads::ELEMENT);
+        threads::chunks_mut(data, ROWS * stride, work, |chunk, data| {
+            for (row, numbers) in data.chunks_mut(stride).enumerate() {
+                run(chunk * ROWS + row, &mut numbers[..width]);
+            }
+        });
     }
 }
 
@@ -136,12 +172,10 @@ impl InplaceOp2 for AddAssign {
 
     fn cpu_fwd(&self, y: &mut CpuStorage, layout: &Layout, x: &CpuStorage, x_layout: &Layout) -> Result<()> {
         let x = RowsRef::new(self.name(), (x, x_layout))?;
-        let mut y = RowsMut::new(self.name(), y, layout)?;
+        let y = RowsMut::new(self.name(), y, layout)?;
         expect_size(self.name(), "rows of x", x.rows, y.rows)?;
         expect_size(self.name(), "width of x", x.width, y.width)?;
-        for row in 0..y.rows {
-            crate::vectorized::add_scaled(y.row(row), 1.0, x.row(row));
-        }
+        y.for_each_row(|row, y| add_scaled(y, 1.0, x.row(row)));
         Ok(())
     }
 }

@@ -279,7 +279,7 @@ fn add(results: &Numbers, blocks: &[Block<'_>], out: &mut RowsMut<'_>) {
         }
     }
     let (width, stride) = (out.width, out.stride.max(1));
-    let work = places.len() * width;
+    let work = places.len() * width * threads::ELEMENT;
     threads::chunks_mut(out.data, TOKENS * stride, work, |chunk, out| {
         for (token, out) in out.chunks_mut(stride).enumerate() {
             let token = chunk * TOKENS + token;

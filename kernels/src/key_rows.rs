@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::{
-    attention_product::add_weighted, bf16_attention::Bf16Attention, cpu::RowsRef, weight_rows::WeightRows,
+    attention_product::add_weighted, cpu::RowsRef, weight_rows::WeightRows,
+    widened_attention::WidenedAttention,
 };
 
 /// Rows that are used at a time, so that those after them come meanwhile.
@@ -18,7 +19,7 @@ pub(crate) struct KeyRows<'a> {
 impl KeyRows<'_> {
     /// `out[q] += Σ_t queries[q][t] * key[t]`, in the order of the rows. `queries` is `[q, rows.len()]`, `out` is `[q, latent]`.
     pub(crate) fn absorb(&self, queries: RowsRef<'_>, out: &mut [f32]) {
-        let attention = Bf16Attention::detect();
+        let attention = WidenedAttention::detect();
         let mut widened = Vec::new();
         for first in self.rows.clone().step_by(SOME) {
             let some = self.some(first);
@@ -26,7 +27,8 @@ impl KeyRows<'_> {
             let queries = RowsRef { data, width: some.len(), ..queries };
             if let Some((attention, run)) = attention.zip(self.kv_b.bf16(some.clone())) {
                 self.kv_b.bf16(self.some(some.end)).into_iter().for_each(|next| attention.prefetch(next));
-                attention.add_weighted((out, self.latent()), queries, (&[run], self.latent()));
+                let keys: Vec<_> = run.chunks_exact(self.latent()).collect();
+                attention.add_weighted((out, self.latent()), queries, (&keys, &[]));
             } else {
                 self.widen(some, &mut widened);
                 let keys: Vec<&[f32]> = widened.chunks_exact(self.latent()).collect();

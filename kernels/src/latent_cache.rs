@@ -11,6 +11,7 @@ use half::bf16;
 
 use crate::{
     MlaShape,
+    bf16_rows::nearest_bf16,
     cpu::{CacheNumbers, RowsRef, expect_size},
     latent_fp8::Fp8Entry,
     vectorized::vectorized,
@@ -163,6 +164,11 @@ impl<'a> LatentCache<'a> {
         self.latent + self.rope
     }
 
+    /// Numbers of a position's latent, with which it begins.
+    pub(crate) fn latent(&self) -> usize {
+        self.latent
+    }
+
     pub(crate) fn is_bf16(&self) -> bool {
         matches!(self.numbers, CacheNumbers::Bf16(_))
     }
@@ -203,6 +209,21 @@ impl<'a> LatentCache<'a> {
             first += run.len() / self.shape.width;
         }
         Some(runs)
+    }
+
+    /// Adds the entries of `positions`, where they lie, if they are bf16. The span they belong to was checked.
+    pub(crate) fn bf16_entries(
+        &self,
+        (block_table, positions): (&[u32], Range<usize>),
+        out: &mut Vec<&'a [bf16]>,
+    ) {
+        let mut first = positions.start;
+        while first < positions.end
+            && let Some(run) = self.bf16_run(block_table, first..positions.end)
+        {
+            out.extend(run.chunks_exact(self.shape.width));
+            first += run.len() / self.shape.width;
+        }
     }
 
     /// The first of [`Self::bf16_runs`]. There must be positions.
@@ -250,6 +271,15 @@ vectorized! {
     }
 }
 
+vectorized! {
+    /// To the nearest, ties to even, as the library's conversion, which goes number by number.
+    fn round_bf16(x: &[f32], out: &mut [bf16]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = bf16::from_bits(nearest_bf16(*x));
+        }
+    }
+}
+
 struct WriteLatents<'a> {
     spans: &'a [PagedSpan<'a>],
 }
@@ -292,10 +322,9 @@ impl InplaceOp3 for WriteLatents<'_> {
                         k_pe_slot.copy_from_slice(k_pe.row(row));
                     }
                     CpuStorage::BF16(data) => {
-                        let numbers = latent.row(row).iter().chain(k_pe.row(row));
-                        for (slot, number) in data[..end][slot].iter_mut().zip(numbers) {
-                            *slot = bf16::from_f32(*number);
-                        }
+                        let (latent_slot, k_pe_slot) = data[..end][slot].split_at_mut(latent.width);
+                        round_bf16(latent.row(row), latent_slot);
+                        round_bf16(k_pe.row(row), k_pe_slot);
                     }
                     CpuStorage::U8(data) => Fp8Entry::new(latent.width, k_pe.width).encode(
                         latent.row(row),

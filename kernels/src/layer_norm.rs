@@ -4,12 +4,8 @@ use candle_core::{CpuStorage, D, Device, InplaceOp2, Layout, Result, Tensor};
 
 use crate::{
     cpu::{RowsMut, RowsRef, expect_size},
-    threads,
     vectorized::{dot, sum, vectorized},
 };
-
-/// Rows that a thread takes at a time.
-const ROWS: usize = 16;
 
 /// What [`layer_norm`] scales and moves normalized rows with.
 #[derive(Clone, Copy, Debug)]
@@ -58,18 +54,14 @@ impl InplaceOp2 for LayerNorm<'_> {
         let LayerNormWeights { weight, bias, eps } = self.0;
         expect_size(self.name(), "rows of the output", out.rows, x.rows)?;
         expect_size(self.name(), "width of the output", out.width, x.width)?;
-        expect_size(self.name(), "distance of the output's rows", out.stride, x.width)?;
         expect_size(self.name(), "width of the weight", weight.len(), x.width)?;
         expect_size(self.name(), "width of the bias", bias.len(), x.width)?;
-        let width = x.width.max(1);
-        threads::chunks_mut(out.data, ROWS * width, x.rows * width, |chunk, out| {
-            for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                let x = x.row(chunk * ROWS + row);
-                let mean = sum(x) / width as f32;
-                centre(x, mean, out);
-                let variance = dot(out, out) / width as f32;
-                scale_and_move(out, 1.0 / (variance + eps as f32).sqrt(), weight, bias);
-            }
+        out.for_each_row(|row, out| {
+            let (x, width) = (x.row(row), out.len() as f32);
+            let mean = sum(x) / width;
+            centre(x, mean, out);
+            let variance = dot(out, out) / width;
+            scale_and_move(out, 1.0 / (variance + eps as f32).sqrt(), weight, bias);
         });
         Ok(())
     }

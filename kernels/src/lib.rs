@@ -48,6 +48,7 @@ mod weight_part;
 mod weight_rows;
 #[cfg(target_arch = "x86_64")]
 mod wide;
+mod widened_attention;
 
 pub use bias::{Activation, add_bias};
 pub use cache_blocks::{read_block, write_block, zeroed_cache};
@@ -66,7 +67,7 @@ pub use pages::lock_pages;
 pub use peak::{Multiplication, peak};
 pub use product::FEW_ROWS;
 pub use rms_norm::rms_norm;
-pub use rope::{RopeTable, rope_interleaved};
+pub use rope::{RopeTable, Rotations, rope_interleaved};
 pub use rope_grid::rope_grid;
 pub use router::{RouterConfig, choose_experts, expert_weights};
 pub use threads::{OwnThreads, thread_count, use_threads};

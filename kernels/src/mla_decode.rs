@@ -9,7 +9,7 @@ use std::{cell::RefCell, ops::Range};
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 
 use crate::{
-    cached_entries::{Entries, Queries},
+    cached_entries::{Buffers, Entries, Positions, Queries},
     cpu::RowsRef,
     key_rows::KeyRows,
     latent_cache::{LatentCache, PagedSpan},
@@ -20,6 +20,7 @@ use crate::{
     softmax::RunningSoftmax,
     threads,
     vectorized::{add_scaled, scale},
+    widened_attention::SplitQueries,
 };
 
 /// Cached entries that are widened and used at a time.
@@ -92,12 +93,16 @@ impl MlaDecode<'_> {
             KeyRows { kv_b, rows: first..first + nope }.absorb(queries, out);
         });
         let mut queries = vec![0.0; rows * heads * width];
-        for (index, query) in queries.chunks_exact_mut(width).enumerate() {
-            let (row, head) = (index / heads, index % heads);
-            query[..latent].copy_from_slice(&by_head[(head * rows + row) * latent..][..latent]);
-            query[latent..].copy_from_slice(&q.row(index)[nope..]);
-            scale(query, factor);
-        }
+        let work = queries.len() * threads::ELEMENT;
+        threads::chunks_mut(&mut queries, QUERIES * width, work, |chunk, queries| {
+            for (index, query) in queries.chunks_exact_mut(width).enumerate() {
+                let index = chunk * QUERIES + index;
+                let (row, head) = (index / heads, index % heads);
+                query[..latent].copy_from_slice(&by_head[(head * rows + row) * latent..][..latent]);
+                query[latent..].copy_from_slice(&q.row(index)[nope..]);
+                scale(query, factor);
+            }
+        });
         queries
     }
 
@@ -108,12 +113,16 @@ impl MlaDecode<'_> {
         let width = cache.width();
         let work: usize = jobs.iter().map(|job| job.positions.len() * job.queries() * (width + latent)).sum();
         let mut partials: Vec<Partial> = jobs.iter().map(|_| Partial::default()).collect();
-        threads::chunks_mut(&mut partials, 1, work, |index, partial| {
+        threads::items_mut(&mut partials, work, |index, partial, next| {
             let job = &jobs[index];
+            let next = next.map(|next| jobs[next].first_tile());
             let first = (job.first_row * heads + job.first_head) * width;
             let queries = &queries[first..][..job.queries() * width];
-            let queries = Queries::new(queries, cache, self.layer.activations);
-            SCRATCH.with_borrow_mut(|scratch| job.attend(&queries, cache, latent, scratch, &mut partial[0]));
+            SCRATCH.with_borrow_mut(|scratch| {
+                let queries = Queries::new(queries, cache, self.layer.activations, &mut scratch.queries);
+                let buffers = (&mut scratch.tile, &mut scratch.weights);
+                job.attend(&queries, (cache, next), latent, buffers, partial);
+            });
         });
         let mut contexts = vec![0.0; queries.len() / width * latent];
         let mut groups = Vec::new();
@@ -124,8 +133,9 @@ impl MlaDecode<'_> {
             groups.push((of_group, end));
             partials = others;
         }
+        let work = jobs.len() * heads * latent * threads::ELEMENT;
         let ends: Vec<usize> = groups.iter().map(|(_, end)| *end).collect();
-        threads::parts_mut(&mut contexts, &ends, jobs.len() * heads * latent, |group, out| {
+        threads::parts_mut(&mut contexts, &ends, work, |group, out| {
             join(groups[group].0, latent, out);
         });
         contexts
@@ -231,6 +241,7 @@ fn join(partials: &[Partial], latent: usize, out: &mut [f32]) {
 /// What a thread keeps from one job to the next.
 #[derive(Default)]
 struct Scratch {
+    queries: SplitQueries,
     /// Entries in f32, if they are stored in fewer bits.
     tile: Vec<f32>,
     /// `[queries, entries]`.
@@ -250,23 +261,32 @@ impl Job<'_> {
         (self.first_row, self.first_head) == (other.first_row, other.first_head)
     }
 
+    /// What is read first.
+    fn first_tile(&self) -> Positions<'_> {
+        let Range { start, end } = self.positions;
+        (self.block_table, start..end.min(start + TILE))
+    }
+
+    /// `next` is what the thread reads afterwards.
     fn attend(
         &self,
         queries: &Queries<'_>,
-        cache: &LatentCache<'_>,
+        (cache, next): (&LatentCache<'_>, Option<Positions<'_>>),
         latent: usize,
-        scratch: &mut Scratch,
+        (widened, weights): (&mut Vec<f32>, &mut Vec<f32>),
         out: &mut Partial,
     ) {
         let Partial { softmax, sums } = out;
         softmax.resize(self.queries(), RunningSoftmax::default());
         sums.resize(self.queries() * latent, 0.0);
-        let Scratch { tile, weights } = scratch;
+        let mut buffers = Buffers { widened, places: Default::default() };
         for first in self.positions.clone().step_by(TILE) {
             let positions = first..self.positions.end.min(first + TILE);
-            let next = positions.end..self.positions.end.min(positions.end + TILE);
+            let then = positions.end..self.positions.end.min(positions.end + TILE);
+            let next = if then.is_empty() { next.clone() } else { Some((self.block_table, then)) };
             weights.resize(self.queries() * positions.len(), 0.0);
-            let entries = Entries::read(queries, cache, (self.block_table, positions.clone(), next), tile);
+            let tile = ((self.block_table, positions.clone()), next);
+            let entries = Entries::read(queries, cache, tile, &mut buffers);
             // Also where a row must not look.
             entries.score(weights);
             let per_query = weights.chunks_exact_mut(positions.len()).zip(sums.chunks_exact_mut(latent));

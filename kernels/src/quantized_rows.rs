@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::avx512::Avx512;
-use crate::{cpu::RowsRef, threads, vectorized::vectorized};
+use crate::{cpu::RowsRef, vectorized::vectorized};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -36,16 +36,13 @@ impl QuantizedRows {
     pub(crate) fn new(x: RowsRef<'_>) -> Self {
         let row_blocks = x.width.div_ceil(COLUMNS);
         let zero = Block { even: [0; 64], odd: [0; 64], correction: [0; 4], scales: [0.0; 4] };
-        let mut blocks = vec![zero; x.rows * row_blocks];
-        threads::chunks_mut(&mut blocks, row_blocks.max(1), x.rows * x.width, |row, blocks| {
-            for (numbers, block) in x.row(row).chunks(COLUMNS).zip(blocks) {
-                if let Ok(numbers) = numbers.try_into() {
-                    quantize(numbers, block);
-                } else {
-                    let mut padded = [0.0; COLUMNS];
-                    padded[..numbers.len()].copy_from_slice(numbers);
-                    quantize(&padded, block);
-                }
+        let blocks = x.in_blocks(COLUMNS, &zero, |numbers, block| {
+            if let Ok(numbers) = numbers.try_into() {
+                quantize(numbers, block);
+            } else {
+                let mut padded = [0.0; COLUMNS];
+                padded[..numbers.len()].copy_from_slice(numbers);
+                quantize(&padded, block);
             }
         });
         Self { blocks, row_blocks }

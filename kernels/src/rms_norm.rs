@@ -38,15 +38,15 @@ impl InplaceOp3 for RmsNorm {
     ) -> Result<()> {
         let x = RowsRef::new(self.name(), (x, x_layout))?;
         let weight = RowsRef::new(self.name(), (weight, weight_layout))?;
-        let mut out = RowsMut::new(self.name(), out, layout)?;
+        let out = RowsMut::new(self.name(), out, layout)?;
         expect_size(self.name(), "rows of the output", out.rows, x.rows)?;
         expect_size(self.name(), "width of the output", out.width, x.width)?;
         expect_size(self.name(), "width of the weight", weight.width, x.width)?;
-        for row in 0..x.rows {
+        out.for_each_row(|row, out| {
             let x = x.row(row);
             let mean_square = dot(x, x) / x.len() as f32;
-            scaled_product(x, 1.0 / (mean_square + self.eps as f32).sqrt(), weight.data, out.row(row));
-        }
+            scaled_product(x, 1.0 / (mean_square + self.eps as f32).sqrt(), weight.data, out);
+        });
         Ok(())
     }
 }

@@ -13,13 +13,39 @@ pub struct RopeTable {
     pub multiplier: f32,
 }
 
-/// Rotates pairs `(x[2i], x[2i+1])` in place. `x` is f32 `[tokens, .., 2 * inv_freq.len()]`, a view into wider rows
-/// perhaps; `positions` has one entry for each token.
+/// How a step's tokens are rotated, the same in every layer.
+#[derive(Clone, Debug)]
+pub struct Rotations {
+    /// Cosine and sine of each pair's angle, times the multiplier, `[tokens, pairs]`.
+    pairs: Vec<(f32, f32)>,
+    tokens: usize,
+}
+
+impl RopeTable {
+    /// For tokens at these positions.
+    pub fn rotations(&self, positions: &[u32]) -> Rotations {
+        let angles = positions.iter().flat_map(|at| self.inv_freq.iter().map(move |inv| *at as f32 * inv));
+        let pairs = angles.map(|angle| {
+            let (sin, cos) = angle.sin_cos();
+            (cos * self.multiplier, sin * self.multiplier)
+        });
+        Rotations { pairs: pairs.collect(), tokens: positions.len() }
+    }
+}
+
+impl Rotations {
+    fn of(&self, token: usize) -> &[(f32, f32)] {
+        let pairs = self.pairs.len() / self.tokens.max(1);
+        &self.pairs[token * pairs..][..pairs]
+    }
+}
+
+/// Rotates pairs `(x[2i], x[2i+1])` in place. `x` is f32 `[tokens, .., 2 * pairs]`, a view into wider rows perhaps.
 ///
 /// Reference implementations write the result de-interleaved. The order is the same for queries and keys, so scores
 /// do not depend on it, and in place is cheaper.
-pub fn rope_interleaved(x: &Tensor, positions: &[u32], table: &RopeTable) -> Result<()> {
-    x.inplace_op1(&Rope { positions, table })
+pub fn rope_interleaved(x: &Tensor, rotations: &Rotations) -> Result<()> {
+    x.inplace_op1(&Rope(rotations))
 }
 
 /// Reference of [`rope_interleaved`] in candle's own ops: pairs multiplied by `e^(i·angle)`.
@@ -39,10 +65,7 @@ pub fn rope_reference(x: &Tensor, positions: &[u32], table: &RopeTable) -> Resul
     Tensor::stack(&[rotated_even, rotated_odd], 3)?.reshape(x.shape())
 }
 
-struct Rope<'a> {
-    positions: &'a [u32],
-    table: &'a RopeTable,
-}
+struct Rope<'a>(&'a Rotations);
 
 impl InplaceOp1 for Rope<'_> {
     fn name(&self) -> &'static str {
@@ -50,24 +73,18 @@ impl InplaceOp1 for Rope<'_> {
     }
 
     fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let mut x = RowsMut::new(self.name(), x, layout)?;
-        expect_size(self.name(), "width of x", x.width, self.table.inv_freq.len() * 2)?;
-        expect_size(self.name(), "tokens of x", layout.dims()[0], self.positions.len())?;
-        let heads = x.rows / self.positions.len().max(1);
-        let mut rotation = vec![(0.0, 0.0); self.table.inv_freq.len()];
-        for (token, &position) in self.positions.iter().enumerate() {
-            for (rotation, inv_freq) in rotation.iter_mut().zip(&self.table.inv_freq) {
-                let (sin, cos) = (position as f32 * inv_freq).sin_cos();
-                *rotation = (cos * self.table.multiplier, sin * self.table.multiplier);
+        let x = RowsMut::new(self.name(), x, layout)?;
+        let Self(rotations) = self;
+        expect_size(self.name(), "tokens of x", layout.dims()[0], rotations.tokens)?;
+        let heads = x.rows / rotations.tokens.max(1);
+        expect_size(self.name(), "numbers of x", x.rows * x.width, 2 * rotations.pairs.len() * heads)?;
+        x.for_each_row(|row, x| {
+            for (pair, (cos, sin)) in x.chunks_exact_mut(2).zip(rotations.of(row / heads)) {
+                let (even, odd) = (pair[0], pair[1]);
+                pair[0] = even * cos - odd * sin;
+                pair[1] = odd * cos + even * sin;
             }
-            for head in 0..heads {
-                for (pair, (cos, sin)) in x.row(token * heads + head).chunks_exact_mut(2).zip(&rotation) {
-                    let (even, odd) = (pair[0], pair[1]);
-                    pair[0] = even * cos - odd * sin;
-                    pair[1] = odd * cos + even * sin;
-                }
-            }
-        }
+        });
         Ok(())
     }
 }

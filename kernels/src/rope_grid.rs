@@ -2,13 +2,7 @@
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, bail};
 
-use crate::{
-    cpu::{RowsMut, expect_size},
-    threads,
-};
-
-/// Rows that a thread takes at a time.
-const ROWS: usize = 16;
+use crate::cpu::{RowsMut, expect_size};
 
 /// Rotates heads in place: of each head's pairs `(x[2p], x[2p + 1])`, the even ones by `column · inv_freq[p / 2]` and the odd
 /// ones by `row · inv_freq[p / 2]`. `x` is f32 `[tokens, heads * 4 * inv_freq.len()]`, a view into wider rows perhaps;
@@ -50,15 +44,10 @@ impl InplaceOp1 for RopeGrid<'_> {
         if head == 0 || !x.width.is_multiple_of(head) {
             bail!("rope_grid: width {} is not made of heads of {head}", x.width);
         }
-        let (stride, width) = (x.stride, x.width);
-        threads::chunks_mut(x.data, ROWS * stride, x.rows * width, |chunk, rows| {
-            let mut rotation = Vec::with_capacity(head / 2);
-            for (row, place) in rows.chunks_mut(stride).zip(&self.places[chunk * ROWS..]) {
-                rotation.clear();
-                let angles = self.inv_freq.iter().flat_map(|inv| place.map(|at| at as f32 * inv));
-                rotation.extend(angles.map(f32::sin_cos));
-                row[..width].chunks_exact_mut(head).for_each(|head| rotate(head, &rotation));
-            }
+        x.for_each_row(|row, x| {
+            let angles = self.inv_freq.iter().flat_map(|inv| self.places[row].map(|at| at as f32 * inv));
+            let rotation: Vec<_> = angles.map(f32::sin_cos).collect();
+            x.chunks_exact_mut(head).for_each(|head| rotate(head, &rotation));
         });
         Ok(())
     }

@@ -4,7 +4,13 @@ use std::cmp::Ordering;
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp3, Layout, Result, Tensor, bail};
 
-use crate::cpu::{RowsMut, RowsRef, expect_size};
+use crate::{
+    cpu::{RowsMut, RowsRef, expect_size},
+    threads,
+};
+
+/// Tokens whose experts a thread chooses at a time.
+const TOKENS: usize = 16;
 
 /// How experts are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,22 +103,37 @@ impl InplaceOp3 for ChooseExperts {
         expect_size(self.name(), "width of the bias", bias.width, logits.width)?;
         expect_size(self.name(), "size of the output", out.len(), logits.rows * k)?;
         check_groups(self.config, logits.width, k)?;
-        let mut choice = vec![0.0; logits.width];
-        let mut order: Vec<u32> = Vec::with_capacity(logits.width);
-        for (token, out) in out.chunks_exact_mut(k).enumerate() {
-            for ((choice, logit), bias) in choice.iter_mut().zip(logits.row(token)).zip(bias.data) {
-                *choice = sigmoid(*logit) + bias;
+        let work = logits.rows * logits.width * threads::ELEMENT;
+        threads::chunks_mut(out, TOKENS * k, work, |chunk, out| {
+            let mut scratch = (vec![0.0; logits.width], Vec::with_capacity(logits.width));
+            for (token, out) in out.chunks_exact_mut(k).enumerate() {
+                self.choose(logits.row(chunk * TOKENS + token), bias.data, &mut scratch, out);
             }
-            close_groups(self.config, &mut choice);
-            order.clear();
-            order.extend(0..logits.width as u32);
-            let best_first =
-                |a: &u32, b: &u32| descending(choice[*a as usize], choice[*b as usize]).then(a.cmp(b));
-            order.select_nth_unstable_by(k - 1, best_first);
-            order[..k].sort_unstable_by(best_first);
-            out.copy_from_slice(&order[..k]);
-        }
+        });
         Ok(())
+    }
+}
+
+impl ChooseExperts {
+    /// One token's experts. The first part of the scratch has a place for each expert.
+    fn choose(
+        &self,
+        logits: &[f32],
+        bias: &[f32],
+        (choice, order): &mut (Vec<f32>, Vec<u32>),
+        out: &mut [u32],
+    ) {
+        for ((choice, logit), bias) in choice.iter_mut().zip(logits).zip(bias) {
+            *choice = sigmoid(*logit) + bias;
+        }
+        close_groups(self.config, choice);
+        order.clear();
+        order.extend(0..logits.len() as u32);
+        let best_first =
+            |a: &u32, b: &u32| descending(choice[*a as usize], choice[*b as usize]).then(a.cmp(b));
+        order.select_nth_unstable_by(out.len() - 1, best_first);
+        order[..out.len()].sort_unstable_by(best_first);
+        out.copy_from_slice(&order[..out.len()]);
     }
 }
 

@@ -19,6 +19,8 @@ use std::thread::{self, Thread};
 
 /// Multiply-adds below which other threads cost more than they save.
 pub(crate) const PARALLEL_WORK: usize = 1 << 16;
+/// What ops that read and write each number once cost for each, in multiply-adds of products, whose numbers are near.
+pub(crate) const ELEMENT: usize = 8;
 /// How often a worker looks for the next op before it lets others have the core: some ten microseconds.
 const SPINS: usize = 1_000;
 /// How often it then looks, in between, before it sleeps.
@@ -114,6 +116,22 @@ pub(crate) fn chunks_mut<T: Send>(
     let bounds = |part: usize| (part * chunk, parts.len.min((part + 1) * chunk));
     // SAFETY: chunks do not overlap, and each number comes once.
     for_each(parts.len.div_ceil(chunk), work, |part| run(part, unsafe { parts.get(bounds(part)) }));
+}
+
+/// Calls `run` with the number of each item of `data`, the item, and the number of the one that the same thread gets next, if any.
+pub(crate) fn items_mut<T: Send>(
+    data: &mut [T],
+    work: usize,
+    run: impl Fn(usize, &mut T, Option<usize>) + Sync,
+) {
+    let parts = Parts::new(data);
+    for_ranges(parts.len, work, |items, next| {
+        for item in items.clone() {
+            let next = if item + 1 < items.end { Some(item + 1) } else { next };
+            // SAFETY: each number comes once.
+            unsafe { parts.get((item, item + 1)) }.iter_mut().for_each(|data| run(item, data, next));
+        }
+    });
 }
 
 /// Calls `run` with the number of each part of `data` and the part; part `i` ends at `ends[i]`, where the next begins.

@@ -1,11 +1,9 @@
 //! Weighted sums of rows, added to what is there: the second half of attention.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm256_maskz_loadu_epi16, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps,
 };
-
-use half::bf16;
 
 use super::Avx512;
 use crate::cpu::RowsRef;
@@ -13,60 +11,32 @@ use crate::cpu::RowsRef;
 /// Columns of a vector.
 const LANES: usize = 16;
 
-/// Numbers that become f32 without arithmetic.
-pub(crate) trait Term {
-    /// Sixteen of them as f32; zero, and not read, where the mask has no bit.
-    ///
-    /// # Safety
-    /// The CPU must have AVX-512 F, BW and VL. Those that the mask names must be there.
-    unsafe fn load(mask: __mmask16, start: *const Self) -> __m512;
-}
-
-impl Term for f32 {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn load(mask: __mmask16, start: *const Self) -> __m512 {
-        // SAFETY: as this function's.
-        unsafe { _mm512_maskz_loadu_ps(mask, start) }
-    }
-}
-
-impl Term for bf16 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn load(mask: __mmask16, start: *const Self) -> __m512 {
-        // SAFETY: as this function's; a bf16 is 16 bits.
-        let halves = unsafe { _mm256_maskz_loadu_epi16(mask, start.cast()) };
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
-    }
-}
-
 /// See [`Avx512::add_product`].
-pub(super) fn add_product<T: Term>(
+pub(super) fn add_product(
     proof: Avx512,
     (out, width): (&mut [f32], usize),
     weights: RowsRef<'_>,
-    terms: &[&[T]],
+    terms: &[&[f32]],
 ) {
     let rows = weights.rows;
     let mut row = 0;
     while row < rows {
         row += match rows - row {
-            6.. => some_rows::<T, 6>(proof, out, (row, width), weights, terms),
-            4..6 => some_rows::<T, 4>(proof, out, (row, width), weights, terms),
-            2..4 => some_rows::<T, 2>(proof, out, (row, width), weights, terms),
-            _ => some_rows::<T, 1>(proof, out, (row, width), weights, terms),
+            6.. => some_rows::<6>(proof, out, (row, width), weights, terms),
+            4..6 => some_rows::<4>(proof, out, (row, width), weights, terms),
+            2..4 => some_rows::<2>(proof, out, (row, width), weights, terms),
+            _ => some_rows::<1>(proof, out, (row, width), weights, terms),
         };
     }
 }
 
 /// `R` rows from `first`. Returns `R`.
-fn some_rows<T: Term, const R: usize>(
+fn some_rows<const R: usize>(
     _: Avx512,
     out: &mut [f32],
     (first, width): (usize, usize),
     weights: RowsRef<'_>,
-    terms: &[&[T]],
+    terms: &[&[f32]],
 ) -> usize {
     let weights: [&[f32]; R] = std::array::from_fn(|row| weights.row(first + row));
     let out = &mut out[first * width..(first + R) * width];
@@ -76,10 +46,10 @@ fn some_rows<T: Term, const R: usize>(
         column += unsafe {
             match width - column {
                 // Long stretches of each term: it may come from memory.
-                256.. if R == 1 => tile::<T, R, 16>(out, (column, width), weights, terms),
-                64.. => tile::<T, R, 4>(out, (column, width), weights, terms),
-                32..64 => tile::<T, R, 2>(out, (column, width), weights, terms),
-                _ => tile::<T, R, 1>(out, (column, width), weights, terms),
+                256.. if R == 1 => tile::<R, 16>(out, (column, width), weights, terms),
+                64.. => tile::<R, 4>(out, (column, width), weights, terms),
+                32..64 => tile::<R, 2>(out, (column, width), weights, terms),
+                _ => tile::<R, 1>(out, (column, width), weights, terms),
             }
         };
     }
@@ -88,12 +58,12 @@ fn some_rows<T: Term, const R: usize>(
 
 /// `out[r][column..] += Σ_t weights[r][t] * terms[t][column..]` for `C` vectors, the last one perhaps not full. Terms are
 /// added in order. Returns the columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn tile<T: Term, const R: usize, const C: usize>(
+#[target_feature(enable = "avx512f")]
+fn tile<const R: usize, const C: usize>(
     out: &mut [f32],
     (column, width): (usize, usize),
     weights: [&[f32]; R],
-    terms: &[&[T]],
+    terms: &[&[f32]],
 ) -> usize {
     let columns = (width - column).min(C * LANES);
     let count = weights[0].len();
@@ -115,7 +85,7 @@ fn tile<T: Term, const R: usize, const C: usize>(
         for c in 0..C {
             term[c] = unsafe {
                 let start = terms.get_unchecked(t).as_ptr().add(column + c * LANES);
-                T::load(masks[c], start)
+                _mm512_maskz_loadu_ps(masks[c], start)
             };
         }
         for r in 0..R {

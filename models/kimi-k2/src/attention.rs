@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 use kimi_kernels::{
-    Activations, MlaLayer, MlaShape, PagedSpan, RopeTable, mla_decode, mla_prefill, rope_interleaved,
+    Activations, MlaLayer, MlaShape, PagedSpan, Rotations, mla_decode, mla_prefill, rope_interleaved,
     write_latents,
 };
 
@@ -59,11 +59,10 @@ fn expanded_work(span: &PagedSpan<'_>, shape: MlaShape) -> usize {
 
 /// What one forward pass tells every layer.
 pub(crate) struct Step<'a> {
-    /// Position of each row.
-    pub(crate) positions: Vec<u32>,
+    /// How each row's position rotates its queries and its key.
+    pub(crate) rotations: Rotations,
     /// The sequences, covering the rows in order.
     pub(crate) spans: Vec<PagedSpan<'a>>,
-    pub(crate) rope: &'a RopeTable,
     pub(crate) form: AttentionForm,
     pub(crate) activations: Activations,
     /// The other ranks.
@@ -176,10 +175,10 @@ impl Attention {
         let [q, kv] = self.queries.forward_with(&self.kv_a, x, step.activations)?; // kv: [rows, latent + rope]
         let q = q.reshape((rows, heads, nope + rope))?; // [rows, heads, nope + rope]
         let q_pe = q.narrow(2, nope, rope)?; // [rows, heads, rope], a view
-        rope_interleaved(&q_pe, &step.positions, step.rope)?;
+        rope_interleaved(&q_pe, &step.rotations)?;
 
         let k_pe = kv.narrow(1, latent, rope)?; // [rows, rope], a view
-        rope_interleaved(&k_pe, &step.positions, step.rope)?;
+        rope_interleaved(&k_pe, &step.rotations)?;
         let c = self.kv_a_norm.forward(&kv.narrow(1, 0, latent)?)?; // [rows, latent]
         write_latents(&c, &k_pe, &step.spans, cache)?;
 

@@ -190,11 +190,10 @@ impl KimiModel {
 
     fn step<'a>(&'a self, batch: &'a Batch) -> Step<'a> {
         let spans = batch.spans.iter();
+        let positions =
+            spans.clone().flat_map(|span| span.start as u32..(span.start + span.rows.len()) as u32);
         Step {
-            positions: spans
-                .clone()
-                .flat_map(|span| span.start as u32..(span.start + span.rows.len()) as u32)
-                .collect(),
+            rotations: self.rope.rotations(&positions.collect::<Vec<_>>()),
             spans: spans
                 .map(|span| PagedSpan {
                     block_table: &span.block_table,
@@ -202,7 +201,6 @@ impl KimiModel {
                     rows: span.rows.len(),
                 })
                 .collect(),
-            rope: &self.rope,
             form: self.options.attention,
             activations: self.options.activations,
             collective: &*self.collective,
