@@ -1,6 +1,8 @@
 //! Both products of attention over entries in bf16, with f32 on the other side: entries are widened in registers, half of a vector's
 //! numbers at a time, those at even places and those at odd ones.
 
+#![expect(clippy::needless_range_loop, reason = "rows, entries and halves index several arrays")]
+
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_ps,
@@ -74,12 +76,17 @@ impl SplitRows {
         next: &[&[bf16]],
         out: &mut [f32],
     ) -> usize {
-        let x: [&[Block]; R] =
-            std::array::from_fn(|r| &self.blocks[(first + r) * self.row_blocks..][..self.row_blocks]);
+        let mut x: [&[Block]; R] = [&[]; R];
+        for r in 0..R {
+            x[r] = &self.blocks[(first + r) * self.row_blocks..][..self.row_blocks];
+        }
         let out = &mut out[first * entries.len()..][..R * entries.len()];
         for at in (0..entries.len()).step_by(F) {
             // What is beyond the last entry is computed and dropped.
-            let some: [&[bf16]; F] = std::array::from_fn(|f| entries[(at + f).min(entries.len() - 1)]);
+            let mut some: [&[bf16]; F] = [&[]; F];
+            for f in 0..F {
+                some[f] = entries[(at + f).min(entries.len() - 1)];
+            }
             let next = &next[at.min(next.len())..(at + F).min(next.len())];
             let scores = tile(x, some, next);
             let count = F.min(entries.len() - at);
@@ -107,23 +114,25 @@ fn tile<const R: usize, const F: usize>(
     assert!(entries.iter().all(|entry| entry.len() == width));
     assert!(x.iter().all(|x| x.len() == width.div_ceil(BLOCK)));
     let mut sums = [[_mm512_setzero_ps(); F]; R];
-    for block in 0..width / BLOCK {
-        let mut w = [_mm512_setzero_si512(); F];
-        for f in 0..F {
-            // SAFETY, here and below: the assertions above.
-            w[f] = unsafe { load(entries[f].as_ptr().add(block * BLOCK), u32::MAX) };
-        }
+    for block in 0..width.div_ceil(BLOCK) {
         if block < first_half(width / BLOCK) {
             ask_columns(next, block, 1);
         }
-        let x = x.map(|x| unsafe { x.get_unchecked(block) });
-        add(x, w, &mut sums);
-    }
-    let rest = width % BLOCK;
-    if rest > 0 {
-        let first = width - rest;
-        let w = entries.map(|entry| unsafe { load(entry.as_ptr().add(first), u32::MAX >> (BLOCK - rest)) });
-        add(x.map(|x| &x[first / BLOCK]), w, &mut sums);
+        let mask = u32::MAX >> (BLOCK - (width - block * BLOCK).min(BLOCK));
+        let mut numbers = [_mm512_setzero_si512(); F];
+        for f in 0..F {
+            // SAFETY, here and below: the assertions above; what the mask leaves out is not read.
+            numbers[f] = unsafe { load(entries[f].as_ptr().add(block * BLOCK), mask) };
+        }
+        for half in 0..2 {
+            for f in 0..F {
+                let w = if half == 0 { even(numbers[f]) } else { odd(numbers[f]) };
+                for r in 0..R {
+                    let x = unsafe { _mm512_loadu_ps(x[r].get_unchecked(block).0[half].as_ptr()) };
+                    sums[r][f] = _mm512_fmadd_ps(x, w, sums[r][f]);
+                }
+            }
+        }
     }
     fold(sums)
 }
@@ -138,21 +147,6 @@ fn first_half(blocks: usize) -> usize {
 fn ask_columns(entries: &[&[bf16]], block: usize, count: usize) {
     for entry in entries {
         ask(entry.as_ptr().wrapping_add(block * BLOCK).cast(), count * BLOCK * size_of::<bf16>());
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn add<const R: usize, const F: usize>(x: [&Block; R], entries: [__m512i; F], sums: &mut [[__m512; F]; R]) {
-    for half in 0..2 {
-        for f in 0..F {
-            let w = if half == 0 { even(entries[f]) } else { odd(entries[f]) };
-            for r in 0..R {
-                // SAFETY: there are the sixteen numbers that are read.
-                let x = unsafe { _mm512_loadu_ps(x[r].0[half].as_ptr()) };
-                sums[r][f] = _mm512_fmadd_ps(x, w, sums[r][f]);
-            }
-        }
     }
 }
 
@@ -191,16 +185,19 @@ fn sum_rows<const R: usize, const C: usize>(
     weights: RowsRef<'_>,
     (terms, next): (&[&[bf16]], &[&[bf16]]),
 ) -> usize {
-    let weights: [&[f32]; R] = std::array::from_fn(|row| weights.row(first + row));
+    let mut some: [&[f32]; R] = [&[]; R];
+    for r in 0..R {
+        some[r] = weights.row(first + r);
+    }
     let out = &mut out[first * width..][..R * width];
     let mut column = 0;
     while column < width {
         let blocks = (width - column) / BLOCK;
         if blocks >= C {
-            sum::<R, C>((out, width), column, weights, (terms, next));
+            sum::<R, C>((out, width), column, some, (terms, next));
             column += C * BLOCK;
         } else {
-            sum::<R, 1>((out, width), column, weights, (terms, next));
+            sum::<R, 1>((out, width), column, some, (terms, next));
             column += BLOCK;
         }
     }
@@ -219,7 +216,8 @@ fn sum<const R: usize, const C: usize>(
     let mask = u32::MAX >> (C * BLOCK - columns);
     assert!(columns > (C - 1) * BLOCK && out.len() == R * width);
     assert!(weights.iter().all(|weights| weights.len() == terms.len()));
-    let masks: [u32; C] = std::array::from_fn(|c| if c + 1 == C { mask } else { u32::MAX });
+    let mut masks = [u32::MAX; C];
+    masks[C - 1] = mask;
     let mut sums = [[[_mm512_setzero_ps(); 2]; C]; R];
     for (t, term) in terms.iter().enumerate() {
         assert!(term.len() >= column + columns);
@@ -229,14 +227,18 @@ fn sum<const R: usize, const C: usize>(
             ask_columns(&[next], block, C.min(blocks.saturating_sub(block)));
         }
         // SAFETY, here and below: the assertions above; what the masks leave out is not touched.
-        let numbers: [__m512i; C] =
-            std::array::from_fn(|c| unsafe { load(term.as_ptr().add(column + c * BLOCK), masks[c]) });
-        let weights: [__m512; R] =
-            std::array::from_fn(|r| _mm512_set1_ps(unsafe { *weights[r].get_unchecked(t) }));
+        let mut numbers = [_mm512_setzero_si512(); C];
+        for c in 0..C {
+            numbers[c] = unsafe { load(term.as_ptr().add(column + c * BLOCK), masks[c]) };
+        }
+        let mut weight = [_mm512_setzero_ps(); R];
+        for r in 0..R {
+            weight[r] = _mm512_set1_ps(unsafe { *weights[r].get_unchecked(t) });
+        }
         for c in 0..C {
             for (half, numbers) in [even(numbers[c]), odd(numbers[c])].into_iter().enumerate() {
                 for r in 0..R {
-                    sums[r][c][half] = _mm512_fmadd_ps(weights[r], numbers, sums[r][c][half]);
+                    sums[r][c][half] = _mm512_fmadd_ps(weight[r], numbers, sums[r][c][half]);
                 }
             }
         }
@@ -287,15 +289,22 @@ unsafe fn load(numbers: *const bf16, mask: u32) -> __m512i {
 /// The numbers at even places, in f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn even(numbers: __m512i) -> __m512 {
+pub(super) fn even(numbers: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers))
 }
 
 /// The numbers at odd places, in f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn odd(numbers: __m512i) -> __m512 {
+pub(super) fn odd(numbers: __m512i) -> __m512 {
     _mm512_castsi512_ps(_mm512_and_si512(numbers, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())))
+}
+
+/// Numbers in f32, in order.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn in_order_of(numbers: __m512i) -> [__m512; 2] {
+    in_order([even(numbers), odd(numbers)])
 }
 
 /// Even and odd places, in order.
