@@ -4,16 +4,12 @@
 //! each phase together, so that threads share the work of a step evenly, whatever the router chose, and meet twice a
 //! layer instead of three times an expert.
 
-use std::{
-    cell::RefCell,
-    ops::{Deref, DerefMut},
-};
-
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 use crate::{
     Activations, Weight,
     cpu::{RowsMut, RowsRef, expect_size},
+    kept::Kept,
     output::{Output, Place, UNIT, in_parts},
     product::{Features, multiply},
     rounded_rows::{Inputs, RoundedRows},
@@ -172,45 +168,6 @@ impl GatedMlps<'_> {
             multiply(&inputs[here.index], features(here), out, next.map(features));
         });
         results
-    }
-}
-
-/// Numbers to be written, in memory that the thread keeps: new memory would be cleared first.
-struct Kept {
-    data: Vec<f32>,
-    len: usize,
-}
-
-thread_local! {
-    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Kept {
-    /// So many numbers, whatever they are.
-    fn new(len: usize) -> Self {
-        let mut data = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
-        data.resize(data.len().max(len), 0.0);
-        Self { data, len }
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        KEPT.with_borrow_mut(|kept| kept.push(std::mem::take(&mut self.data)));
-    }
-}
-
-impl Deref for Kept {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.data[..self.len]
-    }
-}
-
-impl DerefMut for Kept {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
     }
 }
 

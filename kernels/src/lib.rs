@@ -15,6 +15,7 @@ mod embedding;
 mod full_attention;
 mod gated_mlp;
 mod int8_weight;
+mod kept;
 mod key_rows;
 mod latent_cache;
 mod latent_fp8;

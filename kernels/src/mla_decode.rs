@@ -11,6 +11,7 @@ use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Tensor};
 use crate::{
     cached_entries::{Buffers, Entries, Positions, Queries},
     cpu::RowsRef,
+    kept::Kept,
     key_rows::KeyRows,
     latent_cache::{LatentCache, PagedSpan},
     mla::{MlaArguments, MlaLayer, MlaShape},
@@ -80,19 +81,20 @@ impl InplaceOp3 for MlaDecode<'_> {
 
 impl MlaDecode<'_> {
     /// `[rows, heads, latent + rope]`: `scale * (q_nope · W_uk, q_pe)`.
-    fn absorb(&self, arguments: &MlaArguments<'_>) -> Vec<f32> {
+    fn absorb(&self, arguments: &MlaArguments<'_>) -> Kept {
         let MlaShape { heads, nope, latent, scale: factor, .. } = self.layer.shape;
         let (q, kv_b, width) = (&arguments.q, arguments.kv_b, arguments.cache.width());
         let rows = q.rows / heads;
         // Threads split the heads, so the result is made head by head: [heads, rows, latent].
-        let mut by_head = vec![0.0; heads * rows * latent];
+        let mut by_head = Kept::new(heads * rows * latent);
         threads::chunks_mut(&mut by_head, rows * latent, rows * heads * nope * latent, |head, out| {
             let first = head * self.layer.shape.kv_rows();
             let queries =
                 RowsRef { data: &q.data[head * q.stride..], rows, width: nope, stride: heads * q.stride };
+            out.fill(0.0);
             KeyRows { kv_b, rows: first..first + nope }.absorb(queries, out);
         });
-        let mut queries = vec![0.0; rows * heads * width];
+        let mut queries = Kept::new(rows * heads * width);
         let work = queries.len() * threads::ELEMENT;
         threads::chunks_mut(&mut queries, QUERIES * width, work, |chunk, queries| {
             for (index, query) in queries.chunks_exact_mut(width).enumerate() {
@@ -107,12 +109,14 @@ impl MlaDecode<'_> {
     }
 
     /// `[rows, heads, latent]`: the latents of each row's context, weighted by the softmax of its scores.
-    fn attend(&self, queries: &[f32], cache: &LatentCache<'_>) -> Vec<f32> {
+    fn attend(&self, queries: &[f32], cache: &LatentCache<'_>) -> Kept {
         let MlaShape { heads, latent, .. } = self.layer.shape;
         let jobs = self.jobs();
         let width = cache.width();
         let work: usize = jobs.iter().map(|job| job.positions.len() * job.queries() * (width + latent)).sum();
-        let mut partials: Vec<Partial> = jobs.iter().map(|_| Partial::default()).collect();
+        let mut softmax = vec![RunningSoftmax::default(); jobs.iter().map(Job::queries).sum()];
+        let mut sums = Kept::new(softmax.len() * latent);
+        let mut partials = Partial::split(&jobs, &mut softmax, &mut sums);
         threads::items_mut(&mut partials, work, |index, partial, next| {
             let job = &jobs[index];
             let next = next.map(|next| jobs[next].first_tile());
@@ -124,7 +128,7 @@ impl MlaDecode<'_> {
                 job.attend(&queries, (cache, next), latent, buffers, partial);
             });
         });
-        let mut contexts = vec![0.0; queries.len() / width * latent];
+        let mut contexts = Kept::new(queries.len() / width * latent);
         let mut groups = Vec::new();
         let (mut end, mut partials) = (0, partials.as_slice());
         for group in jobs.chunk_by(Job::has_queries_of) {
@@ -217,17 +221,32 @@ struct Job<'a> {
 }
 
 /// What a section of the context gives to queries.
-#[derive(Default)]
-struct Partial {
-    softmax: Vec<RunningSoftmax>,
+struct Partial<'a> {
+    softmax: &'a mut [RunningSoftmax],
     /// `[queries, latent]`.
-    sums: Vec<f32>,
+    sums: &'a mut [f32],
 }
 
-/// `out = Σ partials`, weighted by all scores together. `out` is `[queries, latent]`, zero. A section begins at the same
+impl<'a> Partial<'a> {
+    /// Places for the results of these jobs.
+    fn split(jobs: &[Job<'_>], mut softmax: &'a mut [RunningSoftmax], mut sums: &'a mut [f32]) -> Vec<Self> {
+        let latent = sums.len() / softmax.len().max(1);
+        let parts = jobs.iter().map(|job| {
+            let (softmax_here, others) = std::mem::take(&mut softmax).split_at_mut(job.queries());
+            softmax = others;
+            let (sums_here, others) = std::mem::take(&mut sums).split_at_mut(job.queries() * latent);
+            sums = others;
+            Self { softmax: softmax_here, sums: sums_here }
+        });
+        parts.collect()
+    }
+}
+
+/// `out = Σ partials`, weighted by all scores together. `out` is `[queries, latent]`. A section begins at the same
 /// position in every batch, so it does not matter who computed it.
-fn join(partials: &[Partial], latent: usize, out: &mut [f32]) {
+fn join(partials: &[Partial<'_>], latent: usize, out: &mut [f32]) {
     for (query, out) in out.chunks_exact_mut(latent).enumerate() {
+        out.fill(0.0);
         let mut softmax = RunningSoftmax::default();
         for partial in partials {
             let [before, now] = softmax.merge(partial.softmax[query]);
@@ -274,12 +293,10 @@ impl Job<'_> {
         (cache, next): (&LatentCache<'_>, Option<Positions<'_>>),
         latent: usize,
         (widened, weights): (&mut Vec<f32>, &mut Vec<f32>),
-        out: &mut Partial,
+        Partial { softmax, sums }: &mut Partial<'_>,
     ) {
-        let Partial { softmax, sums } = out;
-        softmax.resize(self.queries(), RunningSoftmax::default());
-        sums.resize(self.queries() * latent, 0.0);
-        let mut buffers = Buffers { widened, places: Default::default() };
+        sums.fill(0.0);
+        let mut buffers = Buffers { widened, places: [(); 2].map(|()| Vec::with_capacity(TILE)) };
         for first in self.positions.clone().step_by(TILE) {
             let positions = first..self.positions.end.min(first + TILE);
             let then = positions.end..self.positions.end.min(positions.end + TILE);
