@@ -105,35 +105,31 @@ impl InplaceOp3 for ChooseExperts {
         check_groups(self.config, logits.width, k)?;
         let work = logits.rows * logits.width * threads::ELEMENT;
         threads::chunks_mut(out, TOKENS * k, work, |chunk, out| {
-            let mut scratch = (vec![0.0; logits.width], Vec::with_capacity(logits.width));
+            let mut choice = vec![0.0; logits.width];
             for (token, out) in out.chunks_exact_mut(k).enumerate() {
-                self.choose(logits.row(chunk * TOKENS + token), bias.data, &mut scratch, out);
+                let scored = choice.iter_mut().zip(logits.row(chunk * TOKENS + token)).zip(bias.data);
+                scored.for_each(|((choice, logit), bias)| *choice = sigmoid(*logit) + bias);
+                close_groups(self.config, &mut choice);
+                best(&choice, out);
             }
         });
         Ok(())
     }
 }
 
-impl ChooseExperts {
-    /// One token's experts. The first part of the scratch has a place for each expert.
-    fn choose(
-        &self,
-        logits: &[f32],
-        bias: &[f32],
-        (choice, order): &mut (Vec<f32>, Vec<u32>),
-        out: &mut [u32],
-    ) {
-        for ((choice, logit), bias) in choice.iter_mut().zip(logits).zip(bias) {
-            *choice = sigmoid(*logit) + bias;
+/// The best experts, best first, the lower index first among equals: as many as `out` has places.
+fn best(choice: &[f32], out: &mut [u32]) {
+    let mut count = 0;
+    for (expert, score) in choice.iter().enumerate() {
+        // Those before it have lower indices: it comes behind equals.
+        let is_behind = |other: &u32| descending(choice[*other as usize], *score).is_le();
+        if count == out.len() && is_behind(&out[count - 1]) {
+            continue;
         }
-        close_groups(self.config, choice);
-        order.clear();
-        order.extend(0..logits.len() as u32);
-        let best_first =
-            |a: &u32, b: &u32| descending(choice[*a as usize], choice[*b as usize]).then(a.cmp(b));
-        order.select_nth_unstable_by(out.len() - 1, best_first);
-        order[..out.len()].sort_unstable_by(best_first);
-        out.copy_from_slice(&order[..out.len()]);
+        let place = out[..count].partition_point(is_behind);
+        count = out.len().min(count + 1);
+        out.copy_within(place..count - 1, place + 1);
+        out[place] = expert as u32;
     }
 }
 

@@ -192,6 +192,17 @@ fn two_servers_are_compared_by_ratios() {
 }
 
 #[test]
+fn requests_on_connections_that_the_server_closed_are_asked_again() {
+    let server = StandIn::start(Behaviour { leaves: true, ..GOOD });
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["throughput", "--concurrency", "1", "--requests", "3", "--warmup", "0"];
+    let found = results(&server.url, folder.path(), "again", &arguments);
+    let point = &found["sections"][0]["points"][0];
+    assert_eq!((&point["answers"], server.streams()), (&3.into(), 3), "{point}");
+    assert!(server.left() >= 2, "{}", server.left());
+}
+
+#[test]
 fn failed_requests_are_told_apart_and_fail_the_run() {
     let server = StandIn::start(Behaviour { fails: true, ..GOOD });
     let arguments = ["throughput", "--concurrency", "2", "--requests", "9", "--warmup", "0", "--base-url"];

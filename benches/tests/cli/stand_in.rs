@@ -27,6 +27,8 @@ pub(crate) struct Behaviour {
     pub(crate) fails: bool,
     /// Streams begin and never bring anything.
     pub(crate) hangs: bool,
+    /// Connections of whole answers stay, and are closed when the next request has come.
+    pub(crate) leaves: bool,
     pub(crate) prefill_per_word: Duration,
     pub(crate) step: Duration,
 }
@@ -35,6 +37,7 @@ pub(crate) const GOOD: Behaviour = Behaviour {
     key: None,
     fails: false,
     hangs: false,
+    leaves: false,
     prefill_per_word: Duration::from_micros(20),
     step: Duration::from_millis(1),
 };
@@ -50,6 +53,7 @@ struct State {
     device: Mutex<()>,
     seen: Mutex<Vec<Vec<String>>>,
     streams: AtomicUsize,
+    left: AtomicUsize,
 }
 
 impl StandIn {
@@ -57,7 +61,8 @@ impl StandIn {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/v1/", listener.local_addr().expect("an address"));
         let (device, seen) = (Mutex::default(), Mutex::default());
-        let state = Arc::new(State { behaviour, device, seen, streams: AtomicUsize::new(0) });
+        let (streams, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let state = Arc::new(State { behaviour, device, seen, streams, left });
         let shared = state.clone();
         thread::spawn(move || {
             for connection in listener.incoming() {
@@ -73,11 +78,32 @@ impl StandIn {
     pub(crate) fn streams(&self) -> usize {
         self.state.streams.load(Ordering::SeqCst)
     }
+
+    /// Requests that it read and did not answer.
+    pub(crate) fn left(&self) -> usize {
+        self.state.left.load(Ordering::SeqCst)
+    }
 }
 
 impl State {
-    fn serve(&self, mut connection: &TcpStream) -> std::io::Result<()> {
+    fn serve(&self, connection: &TcpStream) -> std::io::Result<()> {
         let (head, body) = read(connection)?;
+        let is_stream = body["stream"] == true;
+        self.answer(connection, &head, &body)?;
+        if self.behaviour.leaves && !is_stream {
+            read(connection)?;
+            self.left.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, mut connection: &TcpStream, head: &str, body: &Value) -> std::io::Result<()> {
+        let response = |status: &str, body: &Value| {
+            let (body, connection) =
+                (body.to_string(), if self.behaviour.leaves { "keep-alive" } else { "close" });
+            let length = body.len();
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: {connection}\r\n\r\n{body}")
+        };
         let authorized =
             self.behaviour.key.is_none_or(|key| head.contains(&format!("authorization: bearer {key}")));
         if !authorized {
@@ -86,7 +112,7 @@ impl State {
         if head.starts_with("get /v1/models ") {
             return connection.write_all(response("200 OK", &json!({"data": [{"id": MODEL}]})).as_bytes());
         }
-        let words = words(&body);
+        let words = words(body);
         let cached = self.prefill(words.clone());
         let tokens = |words: usize| words * TOKENS_PER_WORD;
         let limit = body["max_tokens"].as_u64().expect("a number");
@@ -176,9 +202,4 @@ fn words(body: &Value) -> Vec<String> {
 
 fn error(message: &str) -> Value {
     json!({"error": {"message": message}})
-}
-
-fn response(status: &str, body: &Value) -> String {
-    let body = body.to_string();
-    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
