@@ -88,7 +88,7 @@ struct CodedRows<'a> {
 /// How a block's codes lie, and how they are multiplied.
 trait Codes {
     /// All of them: an array of bytes.
-    type Packed: Copy;
+    type Packed: bytemuck::Pod;
 
     /// By how many times 8 the weights are too large: the activations' corrections take it away.
     const STEPS: i32;
@@ -106,7 +106,9 @@ trait Codes {
     unsafe fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i;
 
     /// A block of a row's bytes.
-    fn block(bytes: &[u8], block: usize) -> &Self::Packed;
+    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
+        &bytemuck::cast_slice(bytes)[block]
+    }
 }
 
 enum Int4 {}
@@ -136,10 +138,6 @@ impl Codes for Int4 {
         let odd = _mm256_maddubs_epi16(weights[1], x[1]);
         _mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1))
     }
-
-    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
-        &bytes.as_chunks().0[block]
-    }
 }
 
 impl Codes for Int8 {
@@ -164,10 +162,6 @@ impl Codes for Int8 {
         let (even, odd) = (_mm256_madd_epi16(even, ones), _mm256_madd_epi16(odd, ones));
         _mm256_add_epi32(even, odd)
     }
-
-    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
-        &bytes.as_chunks().0[block]
-    }
 }
 
 impl Codes for Int4Vnni {
@@ -185,10 +179,6 @@ impl Codes for Int4Vnni {
     #[target_feature(enable = "avx2,avxvnni")]
     unsafe fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
         dot(weights, x)
-    }
-
-    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
-        &bytes.as_chunks().0[block]
     }
 }
 
@@ -208,10 +198,6 @@ impl Codes for Int8Vnni {
     #[target_feature(enable = "avx2,avxvnni")]
     unsafe fn dot(weights: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
         dot(weights, x)
-    }
-
-    fn block(bytes: &[u8], block: usize) -> &Self::Packed {
-        &bytes.as_chunks().0[block]
     }
 }
 

@@ -163,7 +163,8 @@ impl Avx512 {
         self.bf16 && !peak::pairs_are_slow()
     }
 
-    /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`.
+    /// `out[row] += Σ_t weights[row][t] * terms[t][..width]`, in the order of the terms. `out` is `[weights.rows, width]`. Meanwhile,
+    /// the second halves of the `next` terms are asked for.
     pub(crate) fn add_widened(
         self,
         out: (&mut [f32], usize),

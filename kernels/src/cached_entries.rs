@@ -88,6 +88,11 @@ impl<'a> Entries<'a> {
         (positions, next): (Positions<'_>, Option<Positions<'_>>),
         buffers: &'a mut Buffers<'_, 'c>,
     ) -> Self {
+        let places = |positions, out: &mut Vec<&'c [bf16]>| {
+            for run in cache.bf16_runs(positions) {
+                out.extend(run.chunks_exact(cache.width()));
+            }
+        };
         match queries {
             Queries::F32(queries) => Self::F32 {
                 queries: *queries,
@@ -97,16 +102,16 @@ impl<'a> Entries<'a> {
                 let [entries, ahead] = &mut buffers.places;
                 std::mem::swap(entries, ahead);
                 if entries.is_empty() {
-                    cache.bf16_entries(positions, entries);
+                    places(positions, entries);
                 }
                 ahead.clear();
                 if let Some(next) = next {
-                    cache.bf16_entries(next, ahead);
+                    places(next, ahead);
                 }
                 Self::Split { attention: *attention, queries, entries, next: ahead }
             }
             Queries::Bf16(attention, queries) => {
-                let runs = cache.bf16_runs(positions.0, positions.1).into_iter().flatten().collect();
+                let runs = cache.bf16_runs(positions).collect();
                 let next = next.and_then(|next| cache.bf16_run(next.0, next.1));
                 Self::Bf16 { attention: *attention, queries, runs, next, width: cache.width() }
             }

@@ -200,30 +200,18 @@ impl<'a> LatentCache<'a> {
 
     /// The entries of `positions` where they lie, if they are bf16: those that follow each other in memory together. The span they
     /// belong to was checked.
-    pub(crate) fn bf16_runs(&self, block_table: &[u32], positions: Range<usize>) -> Option<Vec<&'a [bf16]>> {
-        let mut runs = Vec::with_capacity(positions.len() / self.shape.block_size + 2);
-        let mut first = positions.start;
-        while first < positions.end {
-            let run = self.bf16_run(block_table, first..positions.end)?;
-            runs.push(run);
-            first += run.len() / self.shape.width;
-        }
-        Some(runs)
-    }
-
-    /// Adds the entries of `positions`, where they lie, if they are bf16. The span they belong to was checked.
-    pub(crate) fn bf16_entries(
+    pub(crate) fn bf16_runs<'t>(
         &self,
-        (block_table, positions): (&[u32], Range<usize>),
-        out: &mut Vec<&'a [bf16]>,
-    ) {
-        let mut first = positions.start;
-        while first < positions.end
-            && let Some(run) = self.bf16_run(block_table, first..positions.end)
-        {
-            out.extend(run.chunks_exact(self.shape.width));
-            first += run.len() / self.shape.width;
-        }
+        (block_table, mut positions): (&'t [u32], Range<usize>),
+    ) -> impl Iterator<Item = &'a [bf16]> + use<'_, 't, 'a> {
+        std::iter::from_fn(move || {
+            if positions.is_empty() {
+                return None;
+            }
+            let run = self.bf16_run(block_table, positions.clone())?;
+            positions.start += run.len() / self.shape.width;
+            Some(run)
+        })
     }
 
     /// The first of [`Self::bf16_runs`]. There must be positions.

@@ -22,7 +22,7 @@ pub struct Rotations {
 }
 
 impl RopeTable {
-    /// For tokens at these positions.
+    /// For tokens at these positions: each pair's angle in radians is `position * inv_freq[pair]`.
     pub fn rotations(&self, positions: &[u32]) -> Rotations {
         let angles = positions.iter().flat_map(|at| self.inv_freq.iter().map(move |inv| *at as f32 * inv));
         let pairs = angles.map(|angle| {
@@ -44,6 +44,9 @@ impl Rotations {
 ///
 /// Reference implementations write the result de-interleaved. The order is the same for queries and keys, so scores
 /// do not depend on it, and in place is cheaper.
+///
+/// # Errors
+/// When `x` has another number of tokens or pairs than `rotations`.
 pub fn rope_interleaved(x: &Tensor, rotations: &Rotations) -> Result<()> {
     x.inplace_op1(&Rope(rotations))
 }

@@ -51,7 +51,15 @@ pub(super) trait Lanes: Codes + Sized + 'static {
     ///
     /// # Safety
     /// The CPU must have what `Codes` asks for; so for what follows.
-    unsafe fn put(packed: [&[u8]; LANES], groups: &mut [Group; GROUPS], v: usize);
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn put(packed: [&[u8]; LANES], groups: &mut [Group; GROUPS], v: usize) {
+        if size_of::<Self::Packed>() == COLUMNS {
+            put_bytes(packed, groups, v);
+        } else {
+            put_nibbles(packed, groups, v);
+        }
+    }
 
     /// The sums of products of a group, for each row and feature.
     ///
@@ -61,12 +69,6 @@ pub(super) trait Lanes: Codes + Sized + 'static {
 }
 
 impl Lanes for Int4 {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn put(packed: [&[u8]; LANES], groups: &mut [Group; GROUPS], v: usize) {
-        put_nibbles(packed, groups, v);
-    }
-
     /// Products of a nibble and a byte are below 2^11: all sixteen of a lane's half fit into 16 bits.
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -133,12 +135,6 @@ impl Lanes for Int8 {
 
 impl Lanes for Int4Vnni {
     #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn put(packed: [&[u8]; LANES], groups: &mut [Group; GROUPS], v: usize) {
-        put_nibbles(packed, groups, v);
-    }
-
-    #[inline]
     #[target_feature(enable = "avx2,avxvnni")]
     unsafe fn sums<const R: usize>(group: &Group, x: [&Block; R], number: usize) -> [[__m256i; VECTORS]; R] {
         dots(group, x, number, Self::STEPS)
@@ -146,12 +142,6 @@ impl Lanes for Int4Vnni {
 }
 
 impl Lanes for Int8Vnni {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn put(packed: [&[u8]; LANES], groups: &mut [Group; GROUPS], v: usize) {
-        put_bytes(packed, groups, v);
-    }
-
     #[inline]
     #[target_feature(enable = "avx2,avxvnni")]
     unsafe fn sums<const R: usize>(group: &Group, x: [&Block; R], number: usize) -> [[__m256i; VECTORS]; R] {
