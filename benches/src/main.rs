@@ -82,6 +82,10 @@ struct Show {
     html: Option<PathBuf>,
 }
 
+/// The server's, so that `engine` measures what it has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(&Arguments::parse().command).await {
