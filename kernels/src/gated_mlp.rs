@@ -1,6 +1,6 @@
 //! Gated feed-forward blocks: a dense layer's, the shared experts, and all routed experts of a step at once.
 //!
-//! `out[t] += share · down(silu(gate(x[t])) * up(x[t]))` for each block and each of its tokens. All blocks go through
+//! `out[t] = Σ share · down(silu(gate(x[t])) * up(x[t]))` over the blocks that token goes through. All blocks go through
 //! each phase together, so that threads share the work of a step evenly, whatever the router chose, and meet twice a
 //! layer instead of three times an expert.
 
@@ -37,7 +37,7 @@ pub struct GatedMlp<'a> {
     pub shares: &'a [f32],
 }
 
-/// Adds the results of `blocks` to `out`, in their order. `x` and `out` are f32 `[tokens, hidden]`.
+/// Writes the sums of each token's results to `out`, added in the order of the `blocks`. `x` and `out` are f32 `[tokens, hidden]`.
 ///
 /// # Errors
 /// When the sizes of weights, rows and shares contradict each other.
@@ -46,9 +46,9 @@ pub fn gated_mlps(x: &Tensor, blocks: &[GatedMlp<'_>], activations: Activations,
 }
 
 /// Reference of [`gated_mlps`]: one block after the other, in other references and candle's own ops.
-pub fn gated_mlps_reference(x: &Tensor, blocks: &[GatedMlp<'_>], out: &Tensor) -> Result<Tensor> {
+pub fn gated_mlps_reference(x: &Tensor, blocks: &[GatedMlp<'_>]) -> Result<Tensor> {
     use crate::reference::{gather_rows, linear};
-    blocks.iter().try_fold(out.clone(), |out, block| {
+    blocks.iter().try_fold(x.zeros_like()?, |out, block| {
         let x = gather_rows(x, block.rows)?; // [rows, hidden]
         let product = (linear(&x, block.gate)?.silu()? * linear(&x, block.up)?)?; // [rows, inner]
         let shares = Tensor::new(block.shares, x.device())?.unsqueeze(1)?;
@@ -240,6 +240,7 @@ fn add(results: &Numbers, blocks: &[Block<'_>], out: &mut RowsMut<'_>) {
     threads::chunks_mut(out.data, TOKENS * stride, work, |chunk, out| {
         for (token, out) in out.chunks_mut(stride).enumerate() {
             let token = chunk * TOKENS + token;
+            out[..width].fill(0.0);
             let first = if token == 0 { 0 } else { ends[token - 1] };
             for &(index, row) in &places[first..ends[token]] {
                 add_scaled(&mut out[..width], blocks[index].shares[row], results.of(index).row(row));

@@ -134,6 +134,11 @@ pub(crate) fn items_mut<T: Send>(
     });
 }
 
+/// Calls `run` with each item, on all threads of the calling one when `work` multiply-adds, of all together, are worth it.
+pub fn for_each_item<T: Send>(items: &mut [T], work: usize, run: impl Fn(&mut T) + Sync) {
+    chunks_mut(items, 1, work, |_, item| item.iter_mut().for_each(&run));
+}
+
 /// Calls `run` with the number of each part of `data` and the part; part `i` ends at `ends[i]`, where the next begins.
 ///
 /// # Panics

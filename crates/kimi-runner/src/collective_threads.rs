@@ -13,8 +13,8 @@ use std::{
     thread,
 };
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor, bail};
-use kimi_k2::{Collective, ModelError};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor, bail};
+use kimi_k2::{Collective, KeptTensor, ModelError};
 
 /// What a rank is told when another one has ended in the middle of a step.
 pub(crate) const PEER_GONE: &str = "another rank has ended";
@@ -125,22 +125,25 @@ impl Collective for ThreadCollective {
         Ok(x.inplace_op1(&Sum(self))?)
     }
 
-    fn gather_columns(&self, x: Tensor) -> std::result::Result<Option<Tensor>, ModelError> {
+    fn gather_columns(&self, x: KeptTensor) -> std::result::Result<Option<KeptTensor>, ModelError> {
         let rows = x.dim(0)?;
-        let own: Vec<f32> = x.flatten_all()?.to_vec1()?;
-        let brought = self.exchange(&own)?;
+        let brought = x.with_numbers(|own| self.exchange(own))??;
         if self.rank > 0 {
             return Ok(None);
         }
         let widths: Vec<_> = brought.iter().map(|part| part.len() / rows.max(1)).collect();
         let width: usize = widths.iter().sum();
-        let mut all: Vec<f32> = Vec::with_capacity(rows * width);
-        for row in 0..rows {
-            for (part, width) in brought.iter().zip(&widths) {
-                all.extend_from_slice(&part[row * width..][..*width]);
+        let all = KeptTensor::new((rows, width))?;
+        all.with_numbers(|mut all| {
+            for row in 0..rows {
+                for (part, width) in brought.iter().zip(&widths) {
+                    let (place, rest) = all.split_at_mut(*width);
+                    place.copy_from_slice(&part[row * width..][..*width]);
+                    all = rest;
+                }
             }
-        }
-        Ok(Some(Tensor::from_vec(all, (rows, width), &Device::Cpu)?))
+        })?;
+        Ok(Some(all))
     }
 }
 
@@ -172,6 +175,8 @@ impl InplaceOp1 for Sum<'_> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     fn in_threads<R: Send>(ranks: usize, run: impl Fn(ThreadCollective) -> R + Sync) -> Vec<R> {
@@ -193,7 +198,8 @@ mod tests {
                 x = (x / 3.0).unwrap();
             }
             // Ranks bring different numbers of columns.
-            let own = Tensor::full(place.rank() as f32, (2, place.rank() + 1), &Device::Cpu).unwrap();
+            let own = KeptTensor::new((2, place.rank() + 1)).unwrap();
+            own.with_numbers(|own| own.fill(place.rank() as f32)).unwrap();
             let rows = place.gather_columns(own).unwrap().map(|all| all.to_vec2::<f32>().unwrap());
             (x.to_vec2::<f32>().unwrap(), rows)
         });

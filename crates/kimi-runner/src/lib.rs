@@ -14,6 +14,7 @@ mod memory;
 mod numa;
 mod rank;
 mod rank_group;
+mod sample_step;
 mod sampler;
 mod score;
 mod softmax;

@@ -19,9 +19,10 @@ pub(crate) fn step_bytes(config: &ModelConfig, rows: usize, sequences: usize) ->
         + PREFILL_TILE * (kv + config.cache_width());
     let widest = config.intermediate_size.max(config.moe_intermediate_size * config.num_experts_per_tok);
     let experts = rows * (3 * widest + 2 * config.hidden_size);
-    // Once as a tensor, once for the sampler; also those of prompts.
-    let logits = 2 * (sequences + MAX_SCORES).min(rows) * config.vocab_size;
-    4 * (attention + experts + logits) as u64
+    // Also those of prompts.
+    let logits = (sequences + MAX_SCORES).min(rows) * config.vocab_size;
+    // Memory is kept for the next step, in sizes that are powers of two: what a smaller step had may lie beside a larger one's.
+    2 * 4 * (attention + experts + logits) as u64
 }
 
 /// Patches of the largest image: 16,384, and what padding both sides to whole squares of 2 × 2 adds at the worst aspect.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use kimi_engine::{NewSequence, RunnerError, StepBatch, StepOutput};
 use kimi_k2::{
-    Batch, Checkpoint, Collective, KimiModel, KvPool, ModelError, ModelOptions, OwnThreads, Solo,
+    Batch, Checkpoint, Collective, KeptTensor, KimiModel, KvPool, ModelError, ModelOptions, OwnThreads, Solo,
     thread_count,
 };
 use kimi_scheduler::{SequenceId, StepPlan, TierContents, TierReport};
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     KvSizing, MemoryTable, RunnerConfig, SequenceSampler, StartError, available_memory,
     collective_threads::ThreadCollective, disk_tier::DiskTier, gather::gather, live_media::LiveMedia, memory,
-    numa::stay_near,
+    numa::stay_near, sample_step::sample_step,
 };
 
 /// What runs steps. Between steps it keeps the cache and, for each live sequence, the sampler's state and what it
@@ -92,24 +92,14 @@ impl Rank {
         if step.plan.entries.is_empty() {
             return Ok(StepOutput { tier, ..StepOutput::default() });
         }
-        let mut logits = self.forward(&step.plan).map_err(|error| RunnerError(error.to_string()))?;
+        let failed = |error: ModelError| RunnerError(error.to_string());
+        let logits = self.forward(&step.plan).map_err(failed)?; // [sample_rows, vocabulary]
         let Some(samplers) = &mut self.samplers else { return Ok(StepOutput::default()) };
-        let mut rows = logits.chunks_exact_mut(self.model.config().vocab_size);
-        let mut output = StepOutput { tier, ..StepOutput::default() };
-        for entry in &step.plan.entries {
-            let id = entry.sequence;
-            let sampler = samplers.get_mut(&id).ok_or_else(|| unknown(id))?;
-            if !entry.scores.is_empty() {
-                let own = rows.by_ref().take(entry.scores.len());
-                output.scored.push((id, sampler.score_prompt(own, entry.start + entry.scores.start)));
-            }
-            if entry.samples {
-                let own = rows.by_ref().take(entry.draft + 1);
-                let sampled = sampler.sample_draft(own, entry.draft_tokens());
-                output.sampled.extend(sampled.into_iter().map(|result| (id, result)));
-            }
-        }
-        Ok(output)
+        let vocabulary = self.model.config().vocab_size;
+        let output = logits
+            .with_numbers(|logits| sample_step(&step.plan.entries, samplers, logits, vocabulary))
+            .map_err(|error| failed(error.into()))??;
+        Ok(StepOutput { tier, ..output })
     }
 
     /// Forgets sequences that ended and meets new ones.
@@ -132,17 +122,12 @@ impl Rank {
         Ok(())
     }
 
-    /// Logits of the plan's sample rows, one after another, on the host.
-    fn forward(&mut self, plan: &StepPlan) -> Result<Vec<f32>, ModelError> {
+    /// Logits of the plan's sample rows, f32 `[sample_rows, vocabulary]`.
+    fn forward(&mut self, plan: &StepPlan) -> Result<KeptTensor, ModelError> {
         let features = self.media.rows(&self.model, plan)?;
         let batch = Batch { features, ..gather(plan) };
-        let logits = self.model.forward(&batch, &mut self.kv)?; // [sample_rows, vocabulary]
-        Ok(logits.flatten_all()?.to_vec1()?)
+        self.model.forward(&batch, &mut self.kv)
     }
-}
-
-fn unknown(id: SequenceId) -> RunnerError {
-    RunnerError(format!("sequence {} is in a plan but was never announced", id.0))
 }
 
 /// Changes whenever a block means something else: another checkpoint, another format, other arithmetic.

@@ -6,10 +6,10 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use kimi_kernels::{
-    Activations, MlaLayer, MlaShape, PagedSpan, Rotations, mla_decode, mla_prefill, rope_interleaved,
-    write_latents,
+    Activations, KeptTensor, MlaLayer, MlaShape, PagedSpan, Rotations, mla_decode, mla_prefill,
+    rope_interleaved, write_latents,
 };
 
 use crate::{
@@ -117,12 +117,13 @@ impl Queries {
         kv_a: &Linear,
         x: &Tensor,
         activations: Activations,
-    ) -> candle_core::Result<[Tensor; 2]> {
+    ) -> candle_core::Result<[KeptTensor; 2]> {
         match self {
             Self::Direct(linear) => Linear::forward_both([linear, kv_a], x, activations),
             Self::LowRank { a, norm, b } => {
                 let [q, kv] = Linear::forward_both([a, kv_a], x, activations)?; // [rows, rank], [rows, latent + rope]
-                Ok([b.forward(&norm.forward(&q)?, activations)?, kv])
+                let q = norm.forward(&q)?; // [rows, rank]
+                Ok([b.forward(&q, activations)?, kv])
             }
         }
     }
@@ -169,7 +170,12 @@ impl Attention {
 
     /// `x` is f32 `[rows, hidden]`, normalized. Writes the rows' entries to `cache`, then attends to it. The result is what this
     /// rank's heads add to the hidden state.
-    pub(crate) fn forward(&self, x: &Tensor, step: &Step<'_>, cache: &Tensor) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        step: &Step<'_>,
+        cache: &Tensor,
+    ) -> candle_core::Result<KeptTensor> {
         let MlaShape { heads, nope, rope, value, latent, .. } = self.shape;
         let rows = x.dim(0)?;
         let [q, kv] = self.queries.forward_with(&self.kv_a, x, step.activations)?; // kv: [rows, latent + rope]
@@ -179,10 +185,11 @@ impl Attention {
 
         let k_pe = kv.narrow(1, latent, rope)?; // [rows, rope], a view
         rope_interleaved(&k_pe, &step.rotations)?;
-        let c = self.kv_a_norm.forward(&kv.narrow(1, 0, latent)?)?; // [rows, latent]
+        let c = kv.narrow(1, 0, latent)?; // [rows, latent], a view
+        let c = self.kv_a_norm.forward(&c)?;
         write_latents(&c, &k_pe, &step.spans, cache)?;
 
-        let values = Tensor::zeros((rows, heads * value), DType::F32, &Device::Cpu)?; // [rows, heads * value]
+        let values = KeptTensor::new((rows, heads * value))?; // [rows, heads * value]
         let layer = MlaLayer { kv_b: self.kv_b.weight(), shape: self.shape, activations: step.activations };
         let mut first = 0;
         // Neighbours that use the absorbed form share one call; an expanded span is alone in its chunk.

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use candle_core::Tensor;
+use kimi_kernels::KeptTensor;
 
 use crate::ModelError;
 
@@ -26,7 +27,7 @@ pub trait Collective: Debug {
     ///
     /// # Errors
     /// Another rank is gone.
-    fn gather_columns(&self, x: Tensor) -> Result<Option<Tensor>, ModelError>;
+    fn gather_columns(&self, x: KeptTensor) -> Result<Option<KeptTensor>, ModelError>;
 }
 
 /// One rank that holds everything.
@@ -46,7 +47,7 @@ impl Collective for Solo {
         Ok(())
     }
 
-    fn gather_columns(&self, x: Tensor) -> Result<Option<Tensor>, ModelError> {
+    fn gather_columns(&self, x: KeptTensor) -> Result<Option<KeptTensor>, ModelError> {
         Ok(Some(x))
     }
 }

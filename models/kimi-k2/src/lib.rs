@@ -27,7 +27,9 @@ pub use collective::{Collective, Solo};
 pub use config::{ModelConfig, ModelType, ModulePattern, Quantization, VisionConfig, YarnScaling};
 pub use error::CheckpointError;
 pub use inspect::{Inspection, Part, PartSize, inspect};
-pub use kimi_kernels::{Activations, OwnThreads, multiplies_bytes, thread_count, use_threads};
+pub use kimi_kernels::{
+    Activations, KeptTensor, OwnThreads, for_each_item, multiplies_bytes, thread_count, use_threads,
+};
 pub use kv_pool::{CacheDtype, KvPool};
 pub use model::{KimiModel, ModelOptions};
 pub use model_error::ModelError;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{Activations, Weight};
+use candle_core::Tensor;
+use kimi_kernels::{Activations, KeptTensor, Weight};
 
 use crate::{Checkpoint, ModelError};
 
@@ -53,8 +53,8 @@ impl Linear {
     }
 
     /// f32 `[rows, in]` to f32 `[rows, out]`.
-    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
-        let out = Tensor::zeros((x.dim(0)?, self.weight.out_features), DType::F32, &Device::Cpu)?;
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<KeptTensor> {
+        let out = KeptTensor::new((x.dim(0)?, self.weight.out_features))?;
         kimi_kernels::linear(x, &self.weight, activations, &out)?;
         Ok(out)
     }
@@ -64,9 +64,9 @@ impl Linear {
         both: [&Self; 2],
         x: &Tensor,
         activations: Activations,
-    ) -> candle_core::Result<[Tensor; 2]> {
+    ) -> candle_core::Result<[KeptTensor; 2]> {
         let [first, second] = both.map(|linear| linear.weight.out_features);
-        let out = Tensor::zeros((x.dim(0)?, first + second), DType::F32, &Device::Cpu)?;
+        let out = KeptTensor::new((x.dim(0)?, first + second))?;
         kimi_kernels::linears(x, &both.map(|linear| &linear.weight), activations, &out)?;
         Ok([out.narrow(1, 0, first)?, out.narrow(1, first, second)?])
     }

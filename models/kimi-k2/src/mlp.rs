@@ -1,7 +1,7 @@
 //! The gated feed-forward block: dense layers, shared experts and each routed expert.
 
 use candle_core::Tensor;
-use kimi_kernels::{Activations, GatedMlp, gated_mlps};
+use kimi_kernels::{Activations, GatedMlp, KeptTensor, gated_mlps};
 
 use crate::{Checkpoint, ModelError, linear::Linear, share::Share, tensor_names as names};
 
@@ -49,9 +49,9 @@ impl Mlp {
     }
 
     /// All rows of `x`, f32 `[rows, hidden]`.
-    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<KeptTensor> {
         let rows: Vec<u32> = (0..x.dim(0)? as u32).collect();
-        let out = x.zeros_like()?; // [rows, hidden]
+        let out = KeptTensor::new(x.shape())?; // [rows, hidden]
         gated_mlps(x, &[self.with(&rows, &vec![1.0; rows.len()])], activations, &out)?;
         Ok(out)
     }

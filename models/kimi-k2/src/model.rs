@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{Activations, PagedSpan, RopeTable, embed, gather_rows};
+use candle_core::Tensor;
+use kimi_kernels::{Activations, KeptTensor, PagedSpan, RopeTable, embed, gather_rows};
 use kimi_tokens::{Medium, PatchGrid};
 
 use crate::{
@@ -149,7 +149,7 @@ impl KimiModel {
     ///
     /// # Errors
     /// [`ModelError::Batch`] when the batch contradicts itself, the vocabulary or the cache; nothing was written then.
-    pub fn forward(&self, batch: &Batch, kv: &mut KvPool) -> Result<Tensor, ModelError> {
+    pub fn forward(&self, batch: &Batch, kv: &mut KvPool) -> Result<KeptTensor, ModelError> {
         self.forward_with_taps(batch, kv, &mut NoTaps)
     }
 
@@ -162,11 +162,11 @@ impl KimiModel {
         batch: &Batch,
         kv: &mut KvPool,
         taps: &mut dyn Taps,
-    ) -> Result<Tensor, ModelError> {
+    ) -> Result<KeptTensor, ModelError> {
         batch.check(&self.config, kv)?;
         let step = self.step(batch);
 
-        let x = self.zeros(batch.token_ids.len())?; // [rows, hidden]
+        let x = self.hidden_states(batch.token_ids.len())?; // [rows, hidden]
         embed(self.embedding.weight(), &batch.token_ids, &x)?;
         for FeatureRows { rows, features, first } in &batch.features {
             x.slice_set(&features.narrow(0, *first, rows.len())?, 0, rows.start)?;
@@ -176,11 +176,11 @@ impl KimiModel {
             layer.forward(&x, &step, kv.layer(index), taps)?;
         }
 
-        let no_logits = || Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
+        let no_logits = || Ok(KeptTensor::new((0, self.config.vocab_size))?);
         if batch.sample_rows.is_empty() {
             return no_logits();
         }
-        let sampled = self.zeros(batch.sample_rows.len())?; // [sample_rows, hidden]
+        let sampled = self.hidden_states(batch.sample_rows.len())?; // [sample_rows, hidden]
         gather_rows(&x, &batch.sample_rows, &sampled)?;
         let normed = self.norm.forward(&sampled)?; // [sample_rows, hidden]
         taps.tap(TapPoint::FinalNorm, &normed)?;
@@ -207,7 +207,8 @@ impl KimiModel {
         }
     }
 
-    fn zeros(&self, rows: usize) -> Result<Tensor, ModelError> {
-        Ok(Tensor::zeros((rows, self.config.hidden_size), DType::F32, &Device::Cpu)?)
+    /// To be written.
+    fn hidden_states(&self, rows: usize) -> candle_core::Result<KeptTensor> {
+        KeptTensor::new((rows, self.config.hidden_size))
     }
 }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
-use kimi_kernels::{Activations, ExpertPlan, RouterConfig, choose_experts, expert_weights, gated_mlps};
+use kimi_kernels::{
+    Activations, ExpertPlan, KeptTensor, RouterConfig, choose_experts, expert_weights, gated_mlps,
+};
 
 use crate::{
     Checkpoint, ModelConfig, ModelError, linear::Linear, mlp::Mlp, share::Share, tensor_names as names,
@@ -62,7 +64,7 @@ impl MixtureOfExperts {
     }
 
     /// `x` is f32 `[rows, hidden]`. The result is this rank's part of the sum.
-    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, activations: Activations) -> candle_core::Result<KeptTensor> {
         let plan = self.route(x)?;
         let all: Vec<u32> = (0..x.dim(0)? as u32).collect();
         let ones = vec![1.0; all.len()];
@@ -72,7 +74,7 @@ impl MixtureOfExperts {
             let expert = &self.experts[expert - self.held.start];
             expert.with(&plan.rows[range.clone()], &plan.weights[range.clone()])
         });
-        let out = x.zeros_like()?; // [tokens, hidden]
+        let out = KeptTensor::new(x.shape())?; // [tokens, hidden]
         gated_mlps(x, &shared.chain(chosen).collect::<Vec<_>>(), activations, &out)?;
         Ok(out)
     }
@@ -82,7 +84,7 @@ impl MixtureOfExperts {
         let logits = self.router.forward(x, Activations::F32)?; // [tokens, experts]
         let chosen = Tensor::zeros((tokens, k), DType::U32, &Device::Cpu)?; // [tokens, k]
         choose_experts(&logits, &self.correction_bias, self.routing, &chosen)?;
-        let weights = Tensor::zeros((tokens, k), DType::F32, &Device::Cpu)?; // [tokens, k]
+        let weights = KeptTensor::new((tokens, k))?; // [tokens, k]
         expert_weights(&logits, &chosen, self.routing, &weights)?;
         let (chosen, weights) = (chosen.flatten_all()?.to_vec1()?, weights.flatten_all()?.to_vec1()?);
         ExpertPlan::new(&chosen, &weights, k, self.router.weight().out_features)

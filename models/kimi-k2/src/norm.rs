@@ -1,6 +1,7 @@
 //! Root-mean-square normalization with a learned weight.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use kimi_kernels::KeptTensor;
 
 use crate::{Checkpoint, ModelError};
 
@@ -24,8 +25,8 @@ impl RmsNorm {
     }
 
     /// f32 `[rows, width]`, a view into wider rows perhaps, to a new f32 `[rows, width]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let out = Tensor::zeros(x.shape(), DType::F32, &Device::Cpu)?;
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<KeptTensor> {
+        let out = KeptTensor::new(x.shape())?;
         kimi_kernels::rms_norm(x, &self.weight, self.eps, &out)?;
         Ok(out)
     }

@@ -69,7 +69,7 @@ pub(crate) fn advance(
         sequence.computed += count;
     }
     batch.sample_rows = (0..batch.token_ids.len() as u32).collect();
-    model.forward(&batch, kv).unwrap()
+    model.forward(&batch, kv).unwrap().copy().unwrap()
 }
 
 /// Logits of all positions of `ids`, computed in pieces of `chunk` tokens with the blocks in reverse order.
@@ -115,7 +115,8 @@ pub(crate) fn recorded_forward(model: &KimiModel, ids: &[u32]) -> (Tensor, Recor
         features: vec![],
     };
     let mut taps = Recorded::default();
-    (model.forward_with_taps(&batch, &mut kv, &mut taps).unwrap(), taps)
+    let logits = model.forward_with_taps(&batch, &mut kv, &mut taps).unwrap().copy().unwrap();
+    (logits, taps)
 }
 
 /// `max |a - b|`. Shapes must agree; NaN anywhere gives NaN.

@@ -62,7 +62,7 @@ fn logits(model: &KimiModel, ids: &[u32], features: &Tensor, chunk: usize) -> Te
             batch.features.push(FeatureRows { rows: row..row + 1, features: features.clone(), first: seen });
             seen += 1;
         }
-        model.forward(&batch, &mut kv).unwrap()
+        model.forward(&batch, &mut kv).unwrap().copy().unwrap()
     });
     let parts: Vec<_> = parts.collect();
     assert_eq!(seen, features.dim(0).unwrap());
