@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 /// A finished answer.
@@ -71,7 +72,8 @@ impl Recording {
         let before = self.pieces.len();
         self.line.extend_from_slice(bytes);
         while let Some(end) = self.line.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = self.line.drain(..=end).collect();
+            let rest = self.line.split_off(end + 1);
+            let line = std::mem::replace(&mut self.line, rest);
             if let Some(data) = line.trim_ascii().strip_prefix(b"data:") {
                 self.event(data.trim_ascii(), now)?;
             }
@@ -84,16 +86,16 @@ impl Recording {
             self.done = true;
             return Ok(());
         }
-        let chunk: Value = serde_json::from_slice(data).context("an event of the stream is not JSON")?;
-        if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
+        let chunk: Chunk = serde_json::from_slice(data).context("an event of the stream is not a chunk")?;
+        if let Some(error) = chunk.error {
             bail!("the stream ended with an error: {error}");
         }
-        let delta = &chunk["choices"][0]["delta"];
-        if has_output(delta) {
+        let delta = chunk.choices.into_iter().next().unwrap_or_default().delta;
+        if delta.has_output() {
             self.pieces.push(now);
-            self.content.push_str(delta["content"].as_str().unwrap_or_default());
+            self.content.push_str(&delta.content.unwrap_or_default());
         }
-        self.usage = usage(&chunk["usage"]).or(self.usage);
+        self.usage = chunk.usage.as_ref().and_then(usage).or(self.usage);
         Ok(())
     }
 
@@ -107,10 +109,35 @@ impl Recording {
     }
 }
 
-/// Whether a delta carries text or a part of a tool call; the first one often carries the role alone.
-fn has_output(delta: &Value) -> bool {
-    let text = |name: &str| delta[name].as_str().is_some_and(|text| !text.is_empty());
-    text("content") || text("reasoning_content") || text("reasoning") || delta["tool_calls"].is_array()
+/// An event, as far as it is looked at: every other field would cost the server's cores time, if the two share them.
+#[derive(Deserialize)]
+struct Chunk {
+    error: Option<Value>,
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    content: Option<String>,
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    tool_calls: Option<Vec<IgnoredAny>>,
+}
+
+impl Delta {
+    /// Whether it carries text or a part of a tool call; the first one often carries the role alone.
+    fn has_output(&self) -> bool {
+        let texts = [&self.content, &self.reasoning_content, &self.reasoning];
+        texts.into_iter().flatten().any(|text| !text.is_empty()) || self.tool_calls.is_some()
+    }
 }
 
 /// `OpenAI` puts the cached tokens into `prompt_tokens_details`, Moonshot beside the other counts.

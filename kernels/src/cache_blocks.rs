@@ -1,9 +1,12 @@
 //! The memory of a cache, and its blocks as bytes: how they leave it for another tier of memory, and come back.
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
-use half::{bf16, vec::HalfBitsVecExt};
+use half::{bf16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 
-use crate::pages::prefer_large_pages;
+use crate::pages::{prefer_large_pages, provide_pages, yield_to_others};
+
+/// Bytes that the system provides while nobody writes to the cache: a large page.
+const PIECE: usize = 2 << 20;
 
 /// Zeros of `shape`, on large pages if the system has them: attention reads all over the cache, and looks up fewer addresses so.
 ///
@@ -17,15 +20,41 @@ pub fn zeroed_cache(shape: (usize, usize, usize), dtype: DType) -> Result<Tensor
     } else {
         Tensor::zeros(shape, dtype, &Device::Cpu)?
     };
+    with_bytes(&cache, prefer_large_pages);
+    Ok(cache)
+}
+
+/// Has the system provide the memory of caches of one size, from the first blocks to the last, at the pace of a thread that gives way
+/// to all others.
+pub fn provide_caches(caches: &[Tensor]) {
+    yield_to_others();
+    let mut start = 0;
+    loop {
+        let mut is_over = true;
+        for cache in caches {
+            with_bytes(cache, |bytes| {
+                let end = bytes.len().min(start + PIECE);
+                is_over &= end == bytes.len();
+                provide_pages(&bytes[start.min(end)..end]);
+            });
+        }
+        if is_over {
+            break;
+        }
+        start += PIECE;
+    }
+}
+
+/// Calls `run` with the cache's memory, if it is the CPU's. Nobody writes to it meanwhile.
+fn with_bytes(cache: &Tensor, run: impl FnOnce(&[u8])) {
     if let Storage::Cpu(storage) = &*cache.storage_and_layout().0 {
         match storage {
-            CpuStorage::F32(data) => prefer_large_pages(data),
-            CpuStorage::BF16(data) => prefer_large_pages(data),
-            CpuStorage::U8(data) => prefer_large_pages(data),
+            CpuStorage::F32(data) => run(bytemuck::cast_slice(data)),
+            CpuStorage::BF16(data) => run(bytemuck::cast_slice(data.reinterpret_cast())),
+            CpuStorage::U8(data) => run(data),
             _ => {}
         }
     }
-    Ok(cache)
 }
 
 /// Appends block `block` of `cache`, `[blocks, block_size, width]`, to `out`: its numbers, little-endian.

@@ -1,5 +1,7 @@
 //! How ops see candle's CPU storage: tensors as rows of f32, with an arbitrary distance between rows.
 
+#![allow(unsafe_code, reason = "blocks are written before they count")]
+
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use half::bf16;
 
@@ -66,21 +68,32 @@ impl<'a> RowsRef<'a> {
 
     /// Blocks of so many columns, `[rows, blocks]`, each filled from a row's numbers, the last ones perhaps from fewer; on all threads
     /// when there are enough numbers.
-    pub(crate) fn in_blocks<B: Clone + Send>(
+    pub(crate) fn in_blocks<B: Clone + Send + Sync>(
         &self,
         columns: usize,
         empty: &B,
         fill: impl Fn(&[f32], &mut B) + Sync,
     ) -> Vec<B> {
         let row_blocks = self.width.div_ceil(columns);
-        let mut blocks = vec![empty.clone(); self.rows * row_blocks];
+        let count = self.rows * row_blocks;
+        // Nothing is written beforehand: that would be one thread's work.
+        let mut blocks = Vec::with_capacity(count);
         let (row_blocks, work) = (row_blocks.max(1), self.rows * self.width * threads::ELEMENT);
-        threads::chunks_mut(&mut blocks, ROWS * row_blocks, work, |chunk, blocks| {
-            for (row, blocks) in blocks.chunks_exact_mut(row_blocks).enumerate() {
-                let numbers = self.row(chunk * ROWS + row).chunks(columns);
-                numbers.zip(blocks).for_each(|(numbers, block)| fill(numbers, block));
-            }
-        });
+        threads::chunks_mut(
+            &mut blocks.spare_capacity_mut()[..count],
+            ROWS * row_blocks,
+            work,
+            |chunk, places| {
+                for (row, places) in places.chunks_exact_mut(row_blocks).enumerate() {
+                    let numbers = self.row(chunk * ROWS + row).chunks(columns);
+                    for (numbers, place) in numbers.zip(places) {
+                        fill(numbers, place.write(empty.clone()));
+                    }
+                }
+            },
+        );
+        // SAFETY: all of them are written: each row has as many blocks as pieces.
+        unsafe { blocks.set_len(count) };
         blocks
     }
 }

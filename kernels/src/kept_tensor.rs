@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt, ops::Deref, rc::Rc};
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Device, Error, InplaceOp1, Layout, Result, Shape, Tensor};
 
 use crate::cpu::RowsMut;
 
@@ -73,7 +73,7 @@ impl KeptTensor {
     pub fn with_numbers<R>(&self, run: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
         let call = Call(RefCell::new((Some(run), None)));
         self.inplace_op1(&call)?;
-        Ok(call.0.into_inner().1.expect("invariant: the op has run"))
+        call.0.into_inner().1.ok_or_else(|| Error::msg("with_numbers: the op has not run"))
     }
 }
 

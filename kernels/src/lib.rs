@@ -53,7 +53,7 @@ mod wide;
 mod widened_attention;
 
 pub use bias::{Activation, add_bias};
-pub use cache_blocks::{read_block, write_block, zeroed_cache};
+pub use cache_blocks::{provide_caches, read_block, write_block, zeroed_cache};
 pub use cpu::add_assign;
 pub use embedding::embed;
 pub use full_attention::full_attention;

@@ -16,6 +16,26 @@ pub(crate) fn prefer_large_pages<T>(data: &[T]) {
     let _ = data;
 }
 
+/// Has the system provide these pages now, as if they were written to: it does so otherwise when they are, one by one. Where it
+/// cannot (Linux before 5.14), they come as they are used.
+pub(crate) fn provide_pages(bytes: &[u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let (first, len) = whole_pages(bytes);
+        // SAFETY: whole pages inside of memory that is borrowed here; what is in them stays.
+        let _ = unsafe { libc::madvise(first as *mut libc::c_void, len, libc::MADV_POPULATE_WRITE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
+/// Has the calling thread run when no other thread wants to.
+pub(crate) fn yield_to_others() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: it changes nothing but a priority, on Linux that of this thread alone.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
 /// Gives the memory of whole pages inside of these bytes back. Pages that are locked stay.
 ///
 /// # Safety

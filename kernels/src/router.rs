@@ -11,6 +11,8 @@ use crate::{
 
 /// Tokens whose experts a thread chooses at a time.
 const TOKENS: usize = 16;
+/// What an expert's place among the others costs, in multiply-adds.
+const CHOICE: usize = 64;
 
 /// How experts are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,7 +105,7 @@ impl InplaceOp3 for ChooseExperts {
         expect_size(self.name(), "width of the bias", bias.width, logits.width)?;
         expect_size(self.name(), "size of the output", out.len(), logits.rows * k)?;
         check_groups(self.config, logits.width, k)?;
-        let work = logits.rows * logits.width * threads::ELEMENT;
+        let work = logits.rows * logits.width * CHOICE;
         threads::chunks_mut(out, TOKENS * k, work, |chunk, out| {
             let mut choice = vec![0.0; logits.width];
             for (token, out) in out.chunks_exact_mut(k).enumerate() {

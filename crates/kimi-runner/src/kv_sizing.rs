@@ -12,7 +12,7 @@ const UNKNOWN_AVAILABLE: u64 = 4 << 30;
 pub enum KvMemory {
     /// So many bytes.
     Bytes(u64),
-    /// This share, in (0, 1], of what is available once the weights are loaded.
+    /// This share, in (0, 1], of what is available beside the weights, or of a quarter of all where they leave less.
     Share(f64),
 }
 
@@ -21,6 +21,8 @@ pub enum KvMemory {
 pub struct KvSizing {
     /// The budget.
     pub memory: KvMemory,
+    /// Bytes of mapped weights. The system would give them up for the cache, and read them again for every token.
+    pub weights: u64,
     /// Bytes of one block, all layers together.
     pub bytes_per_block: u64,
     /// Positions in one block.
@@ -66,7 +68,9 @@ impl KvSizing {
     pub fn block_count(&self, available: u64) -> Result<usize, KvSizingError> {
         let budget = match self.memory {
             KvMemory::Bytes(bytes) => bytes,
-            KvMemory::Share(share) => (available as f64 * share) as u64,
+            KvMemory::Share(share) => {
+                (available.saturating_sub(self.weights).max(available / 4) as f64 * share) as u64
+            }
         };
         let affordable = usize::try_from(budget / self.bytes_per_block.max(1)).unwrap_or(usize::MAX);
         if affordable == 0 {
@@ -116,6 +120,7 @@ mod tests {
 
     const SIZING: KvSizing = KvSizing {
         memory: KvMemory::Bytes(1_000_000),
+        weights: 0,
         bytes_per_block: 1_000,
         block_size: 16,
         max_context: 160,
@@ -129,6 +134,9 @@ mod tests {
         assert_eq!(count(KvSizing { max_context: 161, ..SIZING }), 44, "a started block is a block");
         assert_eq!(count(KvSizing { memory: KvMemory::Bytes(7_999), ..SIZING }), 7);
         assert_eq!(count(KvSizing { memory: KvMemory::Share(0.025), ..SIZING }), 25);
+        let share = KvSizing { memory: KvMemory::Share(0.05), ..SIZING };
+        assert_eq!(count(KvSizing { weights: 500_000, ..share }), 25, "of what weights leave");
+        assert_eq!(count(KvSizing { weights: 5_000_000, ..share }), 12, "they do not fit anyway");
         assert_eq!(count(KvSizing { max_context: usize::MAX, max_sequences: usize::MAX, ..SIZING }), 1_000);
     }
 
@@ -154,6 +162,7 @@ mod tests {
     fn the_longest_context_of_the_full_model() {
         let sizing = KvSizing {
             memory: KvMemory::Share(1.0),
+            weights: 0,
             bytes_per_block: 61 * 656 * 16,
             block_size: 16,
             max_context: 262_144,

@@ -54,9 +54,11 @@ impl Rank {
         let step = memory::step_bytes(model.config(), config.max_batch_tokens, max_sequences);
         let vision = memory::VisionBytes::new(model.config());
         let available = available_memory() / ranks as u64;
-        let sizing = KvSizing { memory: kv_memory, bytes_per_block, block_size, max_context, max_sequences };
+        let (weights, memory) = (checkpoint.total_bytes() / ranks as u64, kv_memory);
+        let sizing = KvSizing { memory, weights, bytes_per_block, block_size, max_context, max_sequences };
         let block_count = sizing.block_count(available.saturating_sub(step + vision.total()))?;
         let kv = KvPool::new(model.config(), block_count, block_size, cache_dtype)?;
+        kv.provide_memory();
         let disk = config.disk.as_ref().map(|disk| {
             let identity = cache_identity(checkpoint, &config)?;
             Ok::<_, StartError>(DiskTier::open(disk, identity, kv.bytes_per_block())?)

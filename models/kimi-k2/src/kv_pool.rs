@@ -1,7 +1,9 @@
 //! The cache: what attention keeps of every token.
 
+use std::thread;
+
 use candle_core::{DType, Tensor};
-use kimi_kernels::{fp8_entry_bytes, read_block, write_block, zeroed_cache};
+use kimi_kernels::{fp8_entry_bytes, provide_caches, read_block, write_block, zeroed_cache};
 
 use crate::{ModelConfig, ModelError};
 
@@ -77,6 +79,13 @@ impl KvPool {
             .collect::<Result<_, _>>()?;
         let bytes_per_block = Self::bytes_per_token(config, dtype) * block_size;
         Ok(Self { layers, block_count, block_size, bytes_per_block })
+    }
+
+    /// Has the system provide all of the memory, in a thread of its own, so that no step waits for it and a lack of it shows soon.
+    pub fn provide_memory(&self) {
+        let layers = self.layers.clone();
+        // Without a thread it is provided as it is used.
+        let _ = thread::Builder::new().name("cache-memory".into()).spawn(move || provide_caches(&layers));
     }
 
     /// Bytes that one token takes in all layers together.
