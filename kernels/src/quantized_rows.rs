@@ -1,8 +1,6 @@
 //! Activations in 8 bits, for products with 4-bit weights.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::Avx512;
-use crate::{cpu::RowsRef, vectorized::vectorized};
+use crate::{avx512::Avx512, cpu::RowsRef, vectorized::vectorized};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -54,7 +52,6 @@ impl QuantizedRows {
 }
 
 fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return avx512.quantize(numbers, block);
     }
