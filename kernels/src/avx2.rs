@@ -333,32 +333,29 @@ fn load_signed(codes: &[i8; BYTES]) -> __m256i {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cpu::RowsRef, quantized_rows::QuantizedRows};
+    use crate::codes::example::Example;
 
     #[test]
-    fn dot_products_of_bytes_give_the_same_numbers() {
+    fn products_are_right_and_the_same_with_dot_products_of_bytes() {
         if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("avxvnni") {
             return;
         }
-        let (rows, features, columns) = (7, 9, 384);
-        let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 2000.0 - 1.0;
-        let numbers: Vec<f32> = (0..rows * columns).map(number).collect();
-        let x = QuantizedRows::new(RowsRef { data: &numbers, rows, width: columns, stride: columns });
-        let x: Vec<_> = (0..rows).map(|row| x.row(row)).collect();
-        let codes: Vec<u8> =
-            (0..features * columns).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
-        let scale = |i: usize| half::bf16::from_f32(number(i).abs() + 0.1).to_le_bytes();
-        let scales: Vec<u8> = (0..features * columns / GROUP).flat_map(scale).collect();
-        for (width, codes) in [(CodeWidth::Four, &codes[..codes.len() / 2]), (CodeWidth::Eight, &codes[..])] {
+        let (rows, features) = (7, 9);
+        let example = Example::new(rows, features, 384);
+        for width in [CodeWidth::Four, CodeWidth::Eight] {
             let [plain, vnni] = [false, true].map(|vnni| {
                 let mut found = vec![f32::MAX; rows * features];
-                let weights = CodeRows::new(width, codes, &scales, columns);
-                Avx2 { vnni }.multiply_codes(&x, weights, Output::contiguous(&mut found, features), None);
+                let out = Output::contiguous(&mut found, features);
+                Avx2 { vnni }.multiply_codes(&example.rows(rows), example.weights(width), out, None);
                 found
             });
             // The halves of a group's sum differ, where codes have no sign; together they are the same.
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3;
             assert!(plain.iter().zip(&vnni).all(near), "{plain:?} {vnni:?}");
+            for (i, found) in plain.iter().enumerate() {
+                let expected = example.product(width, i / features, i % features);
+                assert!((f64::from(*found) - expected).abs() <= 1e-3, "{found} instead of {expected} at {i}");
+            }
         }
     }
 }

@@ -20,6 +20,9 @@ pub(crate) enum CodeWidth {
     Eight,
 }
 
+/// Blocks of codes, and the scales of each.
+pub(crate) type Blocks<'a, P> = (&'a [P], &'a [[u8; SCALES]]);
+
 /// Rows of whole blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct CodeRows<'a> {
@@ -58,8 +61,8 @@ impl<'a> CodeRows<'a> {
         self.scales.count / SCALES
     }
 
-    /// The blocks of all rows: their codes, and their scales.
-    pub(crate) fn blocks<P: bytemuck::Pod>(self) -> (&'a [P], &'a [[u8; SCALES]]) {
+    /// The blocks of all rows.
+    pub(crate) fn blocks<P: bytemuck::Pod>(self) -> Blocks<'a, P> {
         (bytemuck::cast_slice(self.codes.items), self.scales.items.as_chunks().0)
     }
 }
@@ -71,6 +74,74 @@ impl Stored {
         self.ask(place * bytes, bytes);
         if place.is_multiple_of(8) {
             self.ask_scales(place * SCALES, 8 * SCALES);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod example {
+    use super::{CodeRows, CodeWidth, GROUP};
+    use crate::{
+        cpu::RowsRef,
+        quantized_rows::{Block, QuantizedRows},
+    };
+
+    /// Rows in 8 bits, and weights to multiply them with.
+    pub(crate) struct Example {
+        pub(crate) columns: usize,
+        x: QuantizedRows,
+        codes: Vec<u8>,
+        scales: Vec<u8>,
+    }
+
+    impl Example {
+        pub(crate) fn new(rows: usize, features: usize, columns: usize) -> Self {
+            let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 2000.0 - 1.0;
+            let numbers: Vec<f32> = (0..rows * columns).map(number).collect();
+            let code = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+            let scale = |i: usize| half::bf16::from_f32(number(i).abs() + 0.1).to_le_bytes();
+            Self {
+                columns,
+                x: QuantizedRows::new(RowsRef { data: &numbers, rows, width: columns, stride: columns }),
+                codes: (0..features * columns).map(code).collect(),
+                scales: (0..features * columns / GROUP).flat_map(scale).collect(),
+            }
+        }
+
+        pub(crate) fn rows(&self, count: usize) -> Vec<&[Block]> {
+            (0..count).map(|row| self.x.row(row)).collect()
+        }
+
+        pub(crate) fn weights(&self, width: CodeWidth) -> CodeRows<'_> {
+            let bytes = match width {
+                CodeWidth::Four => self.codes.len() / 2,
+                CodeWidth::Eight => self.codes.len(),
+            };
+            CodeRows::new(width, &self.codes[..bytes], &self.scales, self.columns)
+        }
+
+        /// `x[row] · weights[feature]`, number by number.
+        pub(crate) fn product(&self, width: CodeWidth, row: usize, feature: usize) -> f64 {
+            let weights = self.weights(width).features(feature..feature + 1);
+            let numbers = (0..self.columns).map(|column| {
+                let (block, pair, is_odd) = (column / 128, column % 128 / 2, column % 2 == 1);
+                let weight = match width {
+                    CodeWidth::Four => {
+                        let byte = weights.codes.items[column / 2];
+                        i32::from(if is_odd { byte >> 4 } else { byte & 15 }) - 8
+                    }
+                    CodeWidth::Eight => {
+                        let place = block * 128 + usize::from(is_odd) * 64 + pair;
+                        i32::from(weights.codes.items[place]) - 128
+                    }
+                };
+                let scale = half::bf16::from_le_bytes(weights.scales.items.as_chunks().0[column / GROUP]);
+                let block = &self.x.row(row)[block];
+                let code = if is_odd { block.odd } else { block.even }[pair];
+                let x = f64::from(code) * f64::from(block.scales[column % 128 / GROUP]);
+                x * f64::from(weight) * f64::from(scale.to_f32())
+            });
+            numbers.sum()
         }
     }
 }

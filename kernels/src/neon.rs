@@ -11,9 +11,9 @@ mod wide_codes;
 use std::{
     arch::{
         aarch64::{
-            float32x4_t, int8x16_t, int32x4_t, uint8x16_t, vaddq_s32, vandq_u8, vcvtq_f32_s32, vdupq_n_f32,
-            vdupq_n_s8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vgetq_lane_f32, vld1_u8, vld1q_f32,
-            vld1q_s8, vld1q_s32, vld1q_u8, vmulq_f32, vpaddq_f32, vpaddq_s32, vreinterpret_u16_u8,
+            float32x4_t, int8x16_t, int32x4_t, uint8x16_t, vandq_u8, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s8,
+            vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vgetq_lane_f32, vld1_u8, vld1q_f32, vld1q_s8,
+            vld1q_s32, vld1q_u8, vmulq_f32, vpaddq_f32, vpaddq_s32, vqaddq_s32, vreinterpret_u16_u8,
             vreinterpretq_f32_u32, vreinterpretq_s8_u8, vshll_n_u16, vshrq_n_u8,
         },
         asm,
@@ -25,7 +25,7 @@ use std::{
 };
 
 use crate::{
-    codes::{CodeRows, CodeWidth, SCALES},
+    codes::{Blocks, CodeRows, CodeWidth, SCALES},
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
     stored::Stored,
@@ -38,6 +38,9 @@ use crate::{
 const GROUPS: usize = COLUMNS / GROUP;
 /// Bytes of a vector: a group's even columns, or its odd ones.
 const BYTES: usize = GROUP / 2;
+/// Blocks of a feature that are multiplied before those of the next one: its sums stay in registers meanwhile, the rows' codes in
+/// the nearest cache.
+const CHUNK: usize = 8;
 
 /// Proof that this CPU has the dot products of bytes.
 #[derive(Clone, Copy)]
@@ -142,8 +145,6 @@ impl<K: Codes> Format for Coded<K> {
         weights.stored()
     }
 
-    /// A vector of sums has a lane for each of a block's groups: three additions of neighbours bring four groups' dot products there,
-    /// and what follows is done for all four at once.
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn tile<const R: usize, const F: usize>(
         x: [&[Block]; R],
@@ -151,41 +152,61 @@ impl<K: Codes> Format for Coded<K> {
         ahead: Option<Stored>,
     ) -> [[f32; R]; F] {
         let blocks = x[0].len();
-        let weights: [(&[K::Packed], &[[u8; SCALES]]); F] = weights.map(CodeRows::blocks);
-        assert!(x.iter().all(|x| x.len() == blocks));
-        assert!(weights.iter().all(|(codes, scales)| codes.len() == blocks && scales.len() == blocks));
+        let weights: [Blocks<'_, K::Packed>; F] = weights.map(CodeRows::blocks);
         let mut sums = [[vdupq_n_f32(0.0); R]; F];
-        for block in 0..blocks {
-            // SAFETY, here and below: the assertions above, arrays of as many numbers as are read, and this function's features.
-            let x: [&Block; R] = std::array::from_fn(|r| unsafe { x[r].get_unchecked(block) });
-            for f in 0..F {
-                if let Some(ahead) = ahead {
-                    ahead.ask_block(block * F + f, size_of::<K::Packed>());
-                }
-                let (codes, scales) = weights[f];
-                let (packed, scales) = unsafe { (codes.get_unchecked(block), scales.get_unchecked(block)) };
-                let mut codes = [[vdupq_n_s8(0); 2]; GROUPS];
-                for group in 0..GROUPS {
-                    codes[group] = unsafe { K::unpack(packed, group) };
-                }
-                let scales = widen(scales);
-                for r in 0..R {
-                    let mut dots = [vdupq_n_s32(0); GROUPS];
-                    for group in 0..GROUPS {
-                        dots[group] = dot(dots[group], codes[group][0], load_signed(&x[r].even, group));
-                        dots[group] = dot(dots[group], codes[group][1], load_signed(&x[r].odd, group));
-                    }
-                    let mut dots = vpaddq_s32(vpaddq_s32(dots[0], dots[1]), vpaddq_s32(dots[2], dots[3]));
-                    if K::SHIFTED {
-                        dots = vaddq_s32(dots, unsafe { vld1q_s32(x[r].correction.as_ptr()) });
-                    }
-                    let scale = vmulq_f32(scales, unsafe { vld1q_f32(x[r].scales.as_ptr()) });
-                    sums[f][r] = vfmaq_f32(sums[f][r], vcvtq_f32_s32(dots), scale);
-                }
+        let mut place = 0;
+        for first in (0..blocks).step_by(CHUNK) {
+            let chunk = first..blocks.min(first + CHUNK);
+            let x = x.map(|x| &x[chunk.clone()]);
+            for ((codes, scales), sums) in weights.iter().zip(&mut sums) {
+                let weights = (&codes[chunk.clone()], &scales[chunk.clone()]);
+                add_blocks::<K, R>(x, weights, sums, ahead.map(|ahead| (ahead, place)));
+                place += chunk.len();
             }
         }
         sums.map(|sums| sums.map(|sums| fold(sums)))
     }
+}
+
+/// Adds some blocks of a feature. A vector of sums has a lane for each of a block's groups: three additions of neighbours bring
+/// the dot products of four groups there, and what follows is done for all four at once. Blocks are asked for from a place on.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn add_blocks<K: Codes, const R: usize>(
+    x: [&[Block]; R],
+    (codes, scales): Blocks<'_, K::Packed>,
+    sums: &mut [float32x4_t; R],
+    ahead: Option<(Stored, usize)>,
+) {
+    assert!(x.iter().all(|x| x.len() == codes.len()));
+    let mut sum = *sums;
+    for (block, (packed, scales)) in codes.iter().zip(scales).enumerate() {
+        if let Some((ahead, place)) = ahead {
+            ahead.ask_block(place + block, size_of::<K::Packed>());
+        }
+        let mut codes = [[vdupq_n_s8(0); 2]; GROUPS];
+        for (group, codes) in codes.iter_mut().enumerate() {
+            // SAFETY, here and below: this function's features, the assertion above, and arrays of as many numbers as are read.
+            *codes = unsafe { K::unpack(packed, group) };
+        }
+        let scales = widen(scales);
+        for r in 0..R {
+            let x = unsafe { x[r].get_unchecked(block) };
+            let mut dots = [vdupq_n_s32(0); GROUPS];
+            for group in 0..GROUPS {
+                dots[group] = dot(dots[group], codes[group][0], load_signed(&x.even, group));
+                dots[group] = dot(dots[group], codes[group][1], load_signed(&x.odd, group));
+            }
+            let mut dots = vpaddq_s32(vpaddq_s32(dots[0], dots[1]), vpaddq_s32(dots[2], dots[3]));
+            if K::SHIFTED {
+                // Far from saturation: LLVM takes a plain sum and those of neighbours apart, into more instructions.
+                dots = vqaddq_s32(dots, unsafe { vld1q_s32(x.correction.as_ptr()) });
+            }
+            let scale = vmulq_f32(scales, unsafe { vld1q_f32(x.scales.as_ptr()) });
+            sum[r] = vfmaq_f32(sum[r], vcvtq_f32_s32(dots), scale);
+        }
+    }
+    *sums = sum;
 }
 
 /// To each lane, the dot product of four bytes. The standard library has it as `vdotq_s32`, which is not stable yet.
@@ -234,4 +255,38 @@ fn load<const N: usize>(bytes: &[u8; N], index: usize) -> uint8x16_t {
 fn load_signed<const N: usize>(codes: &[i8; N], index: usize) -> int8x16_t {
     // SAFETY: the array has the bytes that are read.
     unsafe { vld1q_s8(codes.as_chunks::<BYTES>().0[index].as_ptr()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::example::Example;
+
+    #[test]
+    fn products_are_right_and_the_same_for_few_rows_and_many() {
+        if !std::arch::is_aarch64_feature_detected!("dotprod") {
+            return;
+        }
+        // Neither tiles, layouts nor chunks come out even.
+        let (rows, features) = (15, 39);
+        let example = Example::new(rows, features, 11 * COLUMNS);
+        for width in [CodeWidth::Four, CodeWidth::Eight] {
+            let multiply = |x: &[&[Block]]| {
+                let mut found = vec![f32::MAX; x.len() * features];
+                let out = Output::contiguous(&mut found, features);
+                Neon(()).multiply_codes(x, example.weights(width), out, None);
+                found
+            };
+            let x = example.rows(rows);
+            let together = multiply(&x);
+            for count in [1, 2, 3, 7] {
+                let some: Vec<f32> = x.chunks(count).flat_map(multiply).collect();
+                assert!(some == together, "{count} rows at a time");
+            }
+            for (i, found) in together.iter().enumerate() {
+                let expected = example.product(width, i / features, i % features);
+                assert!((f64::from(*found) - expected).abs() <= 1e-3, "{found} instead of {expected} at {i}");
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Products of some rows with some of a weight's output features: what threads do, and where the CPU's features decide.
 //!
-//! With AVX-512, weights are widened, or multiplied as they are, in registers; with AVX2, codes are. Otherwise a weight row is
-//! widened to f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
+//! With AVX-512, weights are widened, or multiplied as they are, in registers; with AVX2 and on ARM, codes are. Otherwise a weight
+//! row is widened to f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
 //! that does not depend on how many there are; many rows take a matrix product.
 
 use std::ops::Range;

@@ -61,8 +61,11 @@ fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
 vectorized! {
     fn quantize_plain(numbers: &[f32; COLUMNS], block: &mut Block) {
         for (group, numbers) in numbers.as_chunks::<GROUP>().0.iter().enumerate() {
-            let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-            let (inverse, scale) = inverse_and_scale(largest, numbers.iter().all(|number| number.is_finite()));
+            // As bits, magnitudes are in the same order, with what is not finite above; and LLVM knows the largest integer of a
+            // vector, but keeps to the order of comparisons of f32.
+            let largest = numbers.iter().fold(0, |largest, number| number.abs().to_bits().max(largest));
+            let largest = f32::from_bits(largest);
+            let (inverse, scale) = inverse_and_scale(largest, largest.is_finite());
             let code = |number: f32| (number * inverse).round_ties_even() as i8;
             let mut sum = 0;
             for (pair, [even, odd]) in numbers.as_chunks().0.iter().enumerate() {

@@ -73,7 +73,7 @@ fn ask_line(place: *const u8) {
 #[inline]
 fn ask_line(place: *const u8) {
     // SAFETY: as above.
-    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) place, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) place, options(readonly, nostack, preserves_flags)) };
 }
 
 /// Other processors guess by themselves.

@@ -1,6 +1,8 @@
 //! In place of `avx512.rs` on CPUs that never have it, so that who asks for it need not know which CPU it is. Nothing here is ever
 //! called: there is no proof.
 
+#![expect(clippy::unused_self, reason = "the functions of `avx512.rs`")]
+
 use half::bf16;
 
 use crate::{bf16_rows, cpu::RowsRef, output::Output, peak::Multiplication, quantized_rows, stored::Stored};

@@ -3,8 +3,6 @@
 //! A lane adds up whole groups as integers: what is not a dot product is done for four features at once. The instruction takes a
 //! row's four columns for all lanes from any quarter of a vector, so that a row's sixteen codes are loaded once.
 
-#![expect(clippy::needless_range_loop, reason = "rows, vectors and groups index several arrays")]
-
 use std::{
     arch::{
         aarch64::{
@@ -60,7 +58,7 @@ pub(super) fn int8_scratch() -> &'static LocalKey<RefCell<Scratch<Coded<Int8>>>>
 
 impl<K: Codes> Wide for Coded<K> {
     const FEATURES: usize = FEATURES;
-    /// A row's block takes about 48 instructions for four features instead of the tile's 72, and laying them out some 150.
+    /// A block of four features is laid out by some 220 instructions; then it takes a row 67 instead of a tile's 120.
     const MANY_ROWS: usize = 8;
     const TILE_ROWS: usize = 4;
     const CHUNK: usize = 4;
