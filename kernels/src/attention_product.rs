@@ -1,8 +1,7 @@
 //! The two products of attention: scores of queries and keys, and sums of values by weight.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, Rows};
 use crate::{
+    avx512::{Avx512, Rows},
     cpu::RowsRef,
     matmul::{Matrix, MatrixMut, Sum, matmul},
     output::Output,
@@ -13,7 +12,6 @@ use crate::{
 /// `out[query, key] = queries[query] · keys[key]`. Queries lie one after the other.
 pub(crate) fn score(queries: &[f32], keys: &[&[f32]], out: &mut [f32]) {
     let Some(width) = keys.first().map(|key| key.len()) else { return };
-    #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return avx512.multiply(keys, Rows::F32(queries), Output::by_feature(out, keys.len()), None);
     }
@@ -37,7 +35,6 @@ pub(crate) fn score(queries: &[f32], keys: &[&[f32]], out: &mut [f32]) {
 
 /// `out[row] += Σ_t weights[row][t] * values[t][..width]`, in the order of the values. `out` is `[weights.rows, width]`.
 pub(crate) fn add_weighted((out, width): (&mut [f32], usize), weights: RowsRef<'_>, values: &[&[f32]]) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return avx512.add_product((out, width), weights, values);
     }

@@ -22,17 +22,15 @@ use std::{
 };
 
 use crate::{
+    codes::{CodeRows, CodeWidth, SCALES},
     output::Output,
     quantized_rows::{Block, COLUMNS, GROUP},
     stored::Stored,
-    tiles::{Format, PerFeature},
+    tiles::Format,
     vectors::{Vectors, vectors},
-    weight_rows::{CodeRows, CodeWidth},
     wide,
 };
 
-/// Bytes of a block's scales.
-const SCALES: usize = COLUMNS / GROUP * 2;
 /// Codes of a vector: those of the even or the odd columns of two groups.
 const BYTES: usize = 32;
 
@@ -59,30 +57,16 @@ impl Avx2 {
         out: Output<'_>,
         next: Option<Stored>,
     ) {
-        let blocks = x[0].len();
-        let CodeRows { width, codes, scales } = weights;
-        let rows = |block| CodedRows {
-            codes: PerFeature { items: codes, count: blocks * block },
-            scales: PerFeature { items: scales, count: blocks * SCALES },
-        };
-        let (int4, int8) = (COLUMNS / 2, COLUMNS);
         // SAFETY: the CPU has what the formats need: the proof.
         unsafe {
-            match (width, self.vnni) {
-                (CodeWidth::Four, false) => wide::multiply::<Coded<Int4>>(x, rows(int4), out, next),
-                (CodeWidth::Four, true) => wide::multiply::<CodedVnni<Int4Vnni>>(x, rows(int4), out, next),
-                (CodeWidth::Eight, false) => wide::multiply::<Coded<Int8>>(x, rows(int8), out, next),
-                (CodeWidth::Eight, true) => wide::multiply::<CodedVnni<Int8Vnni>>(x, rows(int8), out, next),
+            match (weights.width, self.vnni) {
+                (CodeWidth::Four, false) => wide::multiply::<Coded<Int4>>(x, weights, out, next),
+                (CodeWidth::Four, true) => wide::multiply::<CodedVnni<Int4Vnni>>(x, weights, out, next),
+                (CodeWidth::Eight, false) => wide::multiply::<Coded<Int8>>(x, weights, out, next),
+                (CodeWidth::Eight, true) => wide::multiply::<CodedVnni<Int8Vnni>>(x, weights, out, next),
             }
         }
     }
-}
-
-/// Bytes of codes and scales.
-#[derive(Clone, Copy)]
-struct CodedRows<'a> {
-    codes: PerFeature<'a, u8>,
-    scales: PerFeature<'a, u8>,
 }
 
 /// How a block's codes lie, and how they are multiplied.
@@ -232,22 +216,21 @@ macro_rules! format {
         impl<K: Codes + 'static> Format for $format<K> {
             const ROWS: usize = 4;
             type Input = Block;
-            type Weights<'a> = CodedRows<'a>;
+            type Weights<'a> = CodeRows<'a>;
 
             fn features(weights: Self::Weights<'_>, range: Range<usize>) -> Self::Weights<'_> {
-                let CodedRows { codes, scales } = weights;
-                CodedRows { codes: codes.features(range.clone()), scales: scales.features(range) }
+                weights.features(range)
             }
 
-            fn stored(CodedRows { codes, scales }: Self::Weights<'_>) -> Stored {
-                Stored::new((codes.items, codes.count), (scales.items, scales.count))
+            fn stored(weights: Self::Weights<'_>) -> Stored {
+                weights.stored()
             }
 
             /// Integer sums of groups are exact; scaled, they are added up in eight lanes, block after block, whatever the tile.
             #[target_feature(enable = $features)]
             unsafe fn tile<const R: usize, const F: usize>(
                 x: [&[Block]; R],
-                weights: [Self::Weights<'_>; F],
+                weights: [CodeRows<'_>; F],
                 ahead: Option<Stored>,
             ) -> [[f32; R]; F] {
                 let blocks = x[0].len();
@@ -260,12 +243,7 @@ macro_rules! format {
                     let corrections = x.map(|x| halves_by_group(&x.correction, K::STEPS));
                     for f in 0..F {
                         if let Some(ahead) = ahead {
-                            let bytes = size_of::<K::Packed>();
-                            ahead.ask((block * F + f) * bytes, bytes);
-                            // A line of scales is that of eight blocks.
-                            if f == 0 && block % 2 == 0 {
-                                ahead.ask_scales(block * F * SCALES, 8 * SCALES);
-                            }
+                            ahead.ask_block(block * F + f, size_of::<K::Packed>());
                         }
                         let packed = unsafe { K::unpack(K::block(weights[f].codes.items, block)) };
                         let scale = bf16_by_group(&weights[f].scales.items.as_chunks().0[block]);
@@ -355,32 +333,29 @@ fn load_signed(codes: &[i8; BYTES]) -> __m256i {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cpu::RowsRef, quantized_rows::QuantizedRows};
+    use crate::codes::example::Example;
 
     #[test]
-    fn dot_products_of_bytes_give_the_same_numbers() {
+    fn products_are_right_and_the_same_with_dot_products_of_bytes() {
         if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("avxvnni") {
             return;
         }
-        let (rows, features, columns) = (7, 9, 384);
-        let number = |i: usize| (i.wrapping_mul(2_654_435_761) % 4001) as f32 / 2000.0 - 1.0;
-        let numbers: Vec<f32> = (0..rows * columns).map(number).collect();
-        let x = QuantizedRows::new(RowsRef { data: &numbers, rows, width: columns, stride: columns });
-        let x: Vec<_> = (0..rows).map(|row| x.row(row)).collect();
-        let codes: Vec<u8> =
-            (0..features * columns).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
-        let scale = |i: usize| half::bf16::from_f32(number(i).abs() + 0.1).to_le_bytes();
-        let scales: Vec<u8> = (0..features * columns / GROUP).flat_map(scale).collect();
-        for (width, codes) in [(CodeWidth::Four, &codes[..codes.len() / 2]), (CodeWidth::Eight, &codes[..])] {
+        let (rows, features) = (7, 9);
+        let example = Example::new(rows, features, 384);
+        for width in [CodeWidth::Four, CodeWidth::Eight] {
             let [plain, vnni] = [false, true].map(|vnni| {
                 let mut found = vec![f32::MAX; rows * features];
-                let weights = CodeRows { width, codes, scales: &scales };
-                Avx2 { vnni }.multiply_codes(&x, weights, Output::contiguous(&mut found, features), None);
+                let out = Output::contiguous(&mut found, features);
+                Avx2 { vnni }.multiply_codes(&example.rows(rows), example.weights(width), out, None);
                 found
             });
             // The halves of a group's sum differ, where codes have no sign; together they are the same.
             let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3;
             assert!(plain.iter().zip(&vnni).all(near), "{plain:?} {vnni:?}");
+            for (i, found) in plain.iter().enumerate() {
+                let expected = example.product(width, i / features, i % features);
+                assert!((f64::from(*found) - expected).abs() <= 1e-3, "{found} instead of {expected} at {i}");
+            }
         }
     }
 }

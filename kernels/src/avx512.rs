@@ -28,6 +28,7 @@ use self::codes::{Coded, CodedWeights, Int4, Int8};
 pub(crate) use self::{paired::Paired, widened::SplitRows};
 use crate::{
     bf16_rows,
+    codes::{CodeRows, CodeWidth},
     cpu::RowsRef,
     output::Output,
     peak::Multiplication,
@@ -35,7 +36,6 @@ use crate::{
     stored::{Stored, ask},
     tiles::{self, PerFeature},
     vectors::{Vectors, vectors},
-    weight_rows::{CodeRows, CodeWidth},
     wide,
 };
 
@@ -124,16 +124,11 @@ impl Avx512 {
         out: Output<'_>,
         next: Option<Stored>,
     ) {
-        let blocks = x[0].len();
         // SAFETY: the formats need nothing beyond AVX-512 with VNNI.
         unsafe {
             match weights.width {
-                CodeWidth::Four => {
-                    wide::multiply::<Coded<Int4>>(x, CodedWeights::new(weights, blocks), out, next);
-                }
-                CodeWidth::Eight => {
-                    wide::multiply::<Coded<Int8>>(x, CodedWeights::new(weights, blocks), out, next);
-                }
+                CodeWidth::Four => wide::multiply::<Coded<Int4>>(x, CodedWeights::new(weights), out, next),
+                CodeWidth::Eight => wide::multiply::<Coded<Int8>>(x, CodedWeights::new(weights), out, next),
             }
         }
     }

@@ -3,24 +3,23 @@
 
 use half::bf16;
 
-#[cfg(target_arch = "x86_64")]
 use crate::{
     avx512::{Avx512, Paired},
+    bf16_rows::Bf16Rows,
+    cpu::RowsRef,
+    output::Output,
     stored::Stored,
 };
-use crate::{bf16_rows::Bf16Rows, cpu::RowsRef};
 
 /// Proof that it can be computed here.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16Attention(#[cfg(target_arch = "x86_64")] Avx512);
+pub(crate) struct Bf16Attention(Avx512);
 
-#[cfg(target_arch = "x86_64")]
 fn bytes(numbers: &[bf16]) -> &[u8] {
     use half::slice::HalfFloatSliceExt;
     bytemuck::cast_slice(numbers.reinterpret_cast())
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Bf16Attention {
     /// `None` on other CPUs.
     pub(crate) fn detect() -> Option<Self> {
@@ -38,7 +37,7 @@ impl Bf16Attention {
     ) {
         let queries: Vec<_> = queries.rows().collect();
         let keys = runs.iter().map(|run| run.len() / width).sum();
-        let mut out = crate::output::Output::contiguous(out, keys);
+        let mut out = Output::contiguous(out, keys);
         let mut first = 0;
         let nexts = runs.iter().skip(1).copied().map(Some).chain([next]);
         for (run, next) in runs.iter().zip(nexts) {
@@ -86,39 +85,6 @@ impl Bf16Attention {
 /// See [`Bf16Attention::expand`].
 #[derive(Default)]
 pub(crate) struct Expanded {
-    #[cfg(target_arch = "x86_64")]
     keys: Paired,
-    #[cfg(target_arch = "x86_64")]
     values: Paired,
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl Bf16Attention {
-    pub(crate) fn detect() -> Option<Self> {
-        None
-    }
-
-    pub(crate) fn is_faster_with(self, _: usize) -> bool {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn score(self, _: &Bf16Rows, _: (&[&[bf16]], usize), _: Option<&[bf16]>, _: &mut [f32]) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn add_probable(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], usize)) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn expand(self, _: RowsRef<'_>, _: RowsRef<'_>, _: &mut Expanded) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn score_expanded(self, _: RowsRef<'_>, _: &mut Expanded, _: &mut [f32]) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn add_expanded(self, _: RowsRef<'_>, _: &mut Expanded, _: &mut [f32]) {
-        unreachable!("not detected");
-    }
 }

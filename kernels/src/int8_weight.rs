@@ -8,14 +8,13 @@ use memmap2::MmapMut;
 
 use crate::{
     SharedBytes, Weight, WeightData,
+    codes::SCALES,
     quantized_rows::{COLUMNS, GROUP},
     threads,
     vectorized::vectorized,
     weight_rows::WeightRows,
 };
 
-/// Bytes of a block's scales.
-const SCALES: usize = COLUMNS / GROUP * 2;
 /// Rows that a thread converts at a time.
 const ROWS: usize = 16;
 

@@ -3,13 +3,15 @@
 mod attention_product;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "avx512/absent.rs")]
 mod avx512;
 mod bf16_attention;
 mod bf16_rows;
 mod bias;
 mod cache_blocks;
 mod cached_entries;
+mod code_kernels;
+mod codes;
 mod cpu;
 mod embedding;
 mod full_attention;
@@ -27,6 +29,8 @@ mod mla;
 mod mla_decode;
 mod mla_prefill;
 mod moe;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod output;
 mod pages;
 mod peak;
@@ -38,17 +42,14 @@ mod rope_grid;
 mod rounded_rows;
 mod router;
 mod softmax;
-#[cfg(target_arch = "x86_64")]
 mod stored;
 mod threads;
-#[cfg(target_arch = "x86_64")]
 mod tiles;
 mod vectorized;
 mod vectors;
 mod weight;
 mod weight_part;
 mod weight_rows;
-#[cfg(target_arch = "x86_64")]
 mod wide;
 mod widened_attention;
 
@@ -79,26 +80,17 @@ pub use weight::{DenseDtype, SharedBytes, Weight, WeightData};
 
 /// Whether this CPU has kernels that multiply bytes: for activations of 8 bits and [`WeightData::Int8Group32`].
 pub fn multiplies_bytes() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return avx2::Avx2::detect().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    code_kernels::CodeKernels::detect().is_some()
 }
 
 /// Whether each row gets the numbers that it gets alone, to the last bit, in batches of any size, not only of [`FEW_ROWS`].
 pub fn rows_are_independent() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return avx512::Avx512::detect().is_some();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    avx512::Avx512::detect().is_some()
 }
 
 /// Whether this CPU has kernels that multiply bf16 with bf16.
 pub fn multiplies_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return avx512::Avx512::detect().is_some_and(avx512::Avx512::has_bf16);
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    avx512::Avx512::detect().is_some_and(avx512::Avx512::has_bf16)
 }
 
 /// Every op once more, written with candle's own ops: slow, readable, and what the tests compare with.

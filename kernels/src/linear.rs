@@ -20,7 +20,7 @@ pub enum Activations {
     #[default]
     F32,
     /// Rounded to what the CPU multiplies. For 4-bit weights: to 8 bits with a scale for each 32 columns, where there is
-    /// AVX2 or AVX-512 VNNI and the weight's rows are whole blocks of 128 columns with bf16 scales. For bf16 weights: to bf16,
+    /// AVX2, AVX-512 VNNI or ARM's `dotprod` and the weight's rows are whole blocks of 128 columns with bf16 scales. For bf16 weights: to bf16,
     /// where there is AVX-512 BF16. Everything else stays f32.
     Rounded,
 }

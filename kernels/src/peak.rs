@@ -1,6 +1,5 @@
 //! What this CPU could multiply: the limit that kernels are compared with.
 
-#[cfg(target_arch = "x86_64")]
 use crate::avx512::Avx512;
 
 /// What is multiplied.
@@ -17,11 +16,5 @@ pub enum Multiplication {
 /// Operations a second, two for each multiply-add, that all threads together reach when they do nothing else, measured for
 /// some hundredths of a second. `None` where there is no kernel of this kind.
 pub fn peak(multiplication: Multiplication) -> Option<f64> {
-    #[cfg(target_arch = "x86_64")]
-    return Avx512::detect()?.peak(multiplication);
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = multiplication;
-        None
-    }
+    Avx512::detect()?.peak(multiplication)
 }

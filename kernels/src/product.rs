@@ -1,24 +1,18 @@
 //! Products of some rows with some of a weight's output features: what threads do, and where the CPU's features decide.
 //!
-//! With AVX-512, weights are widened, or multiplied as they are, in registers; with AVX2, codes are. Otherwise a weight row is
-//! widened to f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
+//! With AVX-512, weights are widened, or multiplied as they are, in registers; with AVX2 and on ARM, codes are. Otherwise a weight
+//! row is widened to f32 in a buffer that stays in the nearest cache and is used at once: few rows take one dot product each, in an order
 //! that does not depend on how many there are; many rows take a matrix product.
 
 use std::ops::Range;
 
-#[cfg(target_arch = "x86_64")]
 use crate::{
-    avx2::Avx2,
     avx512::{Avx512, Rows},
-    stored::Stored,
-    weight_rows::Product,
-};
-use crate::{
     matmul::{Matrix, MatrixMut, Sum, matmul},
     output::Output,
     rounded_rows::Inputs,
     vectorized::dot,
-    weight_rows::WeightRows,
+    weight_rows::{Product, WeightRows},
 };
 
 /// Up to this many rows, dot products beat a matrix product, where there is no AVX-512, and each row gets the numbers it
@@ -39,23 +33,31 @@ pub(crate) struct Features<'a> {
 pub(crate) fn multiply(
     x: &Inputs<'_>,
     Features { weight, first }: Features<'_>,
-    mut out: Output<'_>,
+    out: Output<'_>,
     next: Option<Features<'_>>,
 ) {
     let features = first..first + out.features();
-    #[cfg(target_arch = "x86_64")]
-    {
-        let next = next.map(|next| next.weight.stored().after(next.first));
-        if let Some(avx512) = Avx512::detect() {
-            return in_registers(avx512, x, (weight, features), out, next);
+    let row_bytes = weight.columns() * 2;
+    let bytes = features.start * row_bytes..features.end * row_bytes;
+    let next = next.map(|next| next.weight.stored().after(next.first));
+    match weight.product(x.activations) {
+        Product::Codes(kernels, codes) => kernels.multiply(&x.int8, codes.features(features), out, next),
+        Product::Bf16Pairs(avx512, all) => {
+            avx512.multiply_bf16(&x.bf16, (&all[bytes], weight.columns()), out, next);
         }
-        if let (Some(avx2), Product::Codes(codes)) = (Avx2::detect(), weight.product(x.activations)) {
-            return avx2.multiply_codes(&x.int8, codes.features(features), out, next);
-        }
+        Product::Bf16(avx512, all) => avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out, next),
+        Product::Widened => multiply_widened(x, weight, features, out),
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = next;
+}
+
+fn multiply_widened(x: &Inputs<'_>, weight: WeightRows<'_>, features: Range<usize>, mut out: Output<'_>) {
     let columns = weight.columns();
+    if let Some(avx512) = Avx512::detect() {
+        return for_widened(weight, features, |first, widened| {
+            let count = widened.len() / columns.max(1);
+            avx512.multiply(&x.exact, Rows::F32(widened), out.part(first..first + count), None);
+        });
+    }
     let many = if x.len() > FEW_ROWS { x.exact.concat() } else { Vec::new() };
     let mut products = vec![0.0; many.len().min(1) * FEATURES * x.len()]; // [FEATURES, rows]
     for_widened(weight, features, |first, widened| {
@@ -75,30 +77,6 @@ pub(crate) fn multiply(
                 out.put((row, first + feature), &[[product]]);
             }
         }
-    });
-}
-
-#[cfg(target_arch = "x86_64")]
-fn in_registers(
-    avx512: Avx512,
-    x: &Inputs<'_>,
-    (weight, features): (WeightRows<'_>, Range<usize>),
-    mut out: Output<'_>,
-    next: Option<Stored>,
-) {
-    let row_bytes = weight.columns() * 2;
-    let bytes = features.start * row_bytes..features.end * row_bytes;
-    match weight.product(x.activations) {
-        Product::Codes(codes) => return avx512.multiply_codes(&x.int8, codes.features(features), out, next),
-        Product::Bf16Pairs(all) => {
-            return avx512.multiply_bf16(&x.bf16, (&all[bytes], weight.columns()), out, next);
-        }
-        Product::Bf16(all) => return avx512.multiply(&x.exact, Rows::Bf16(&all[bytes]), out, next),
-        Product::Widened => {}
-    }
-    for_widened(weight, features, |first, widened| {
-        let count = widened.len() / weight.columns().max(1);
-        avx512.multiply(&x.exact, Rows::F32(widened), out.part(first..first + count), None);
     });
 }
 

@@ -1,8 +1,6 @@
 //! Activations in 8 bits, for products with 4-bit weights.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::Avx512;
-use crate::{cpu::RowsRef, vectorized::vectorized};
+use crate::{avx512::Avx512, cpu::RowsRef, vectorized::vectorized};
 
 /// Columns that share a scale: as many as in a weight.
 pub(crate) const GROUP: usize = 32;
@@ -54,7 +52,6 @@ impl QuantizedRows {
 }
 
 fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return avx512.quantize(numbers, block);
     }
@@ -64,8 +61,11 @@ fn quantize(numbers: &[f32; COLUMNS], block: &mut Block) {
 vectorized! {
     fn quantize_plain(numbers: &[f32; COLUMNS], block: &mut Block) {
         for (group, numbers) in numbers.as_chunks::<GROUP>().0.iter().enumerate() {
-            let largest = numbers.iter().fold(0.0_f32, |largest, number| largest.max(number.abs()));
-            let (inverse, scale) = inverse_and_scale(largest, numbers.iter().all(|number| number.is_finite()));
+            // As bits, magnitudes are in the same order, with what is not finite above; and LLVM knows the largest integer of a
+            // vector, but keeps to the order of comparisons of f32.
+            let largest = numbers.iter().fold(0, |largest, number| number.abs().to_bits().max(largest));
+            let largest = f32::from_bits(largest);
+            let (inverse, scale) = inverse_and_scale(largest, largest.is_finite());
             let code = |number: f32| (number * inverse).round_ties_even() as i8;
             let mut sum = 0;
             for (pair, [even, odd]) in numbers.as_chunks().0.iter().enumerate() {

@@ -26,9 +26,9 @@ impl<'a> RoundedRows<'a> {
         let (mut int8, mut bf16) = (false, false);
         for weight in weights {
             match weight.product(activations) {
-                Product::Codes(_) => int8 = true,
-                Product::Bf16Pairs(_) => bf16 = true,
-                Product::Bf16(_) | Product::Widened => {}
+                Product::Codes(..) => int8 = true,
+                Product::Bf16Pairs(..) => bf16 = true,
+                Product::Bf16(..) | Product::Widened => {}
             }
         }
         let int8 = int8.then(|| QuantizedRows::new(exact));

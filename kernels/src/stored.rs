@@ -2,6 +2,9 @@
 
 #![allow(unsafe_code, reason = "asks for memory by its address")]
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::asm;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
 /// Rows of a weight in memory, from one on. Nothing is read through it.
@@ -54,7 +57,25 @@ impl Stored {
 #[inline]
 pub(crate) fn ask(place: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
-        // SAFETY: nothing is read; an address that does not exist is ignored.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(place.wrapping_add(line).cast()) };
+        ask_line(place.wrapping_add(line));
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn ask_line(place: *const u8) {
+    // SAFETY: nothing is read; an address that does not exist is ignored.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(place.cast()) };
+}
+
+/// The standard library's function for this is not stable yet.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+fn ask_line(place: *const u8) {
+    // SAFETY: as above.
+    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) place, options(readonly, nostack, preserves_flags)) };
+}
+
+/// Other processors guess by themselves.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn ask_line(_: *const u8) {}

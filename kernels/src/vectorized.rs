@@ -25,7 +25,7 @@ macro_rules! vectorized {
                 match $crate::vectors::vectors() {
                     $crate::vectors::Vectors::Avx512 => return unsafe { widest($($arg),*) },
                     $crate::vectors::Vectors::Avx2 | $crate::vectors::Vectors::AvxVnni => return unsafe { wide($($arg),*) },
-                    $crate::vectors::Vectors::Baseline => {}
+                    $crate::vectors::Vectors::Baseline | $crate::vectors::Vectors::NeonDot => {}
                 }
             }
             body($($arg),*)

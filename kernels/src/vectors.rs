@@ -2,12 +2,14 @@
 
 use std::sync::OnceLock;
 
-/// Vectors of x86-64 CPUs, from narrow to wide. Other CPUs have what their compiler takes for granted.
+/// Vectors of CPUs, from narrow to wide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Vectors {
-    /// What every CPU of its kind has.
+    /// What every CPU of its kind has, and its compiler takes for granted.
     Baseline,
-    /// AVX2, FMA and F16C.
+    /// ARM: NEON with its dot products of bytes.
+    NeonDot,
+    /// x86-64: AVX2, FMA and F16C.
     Avx2,
     /// The dot products of bytes, too.
     AvxVnni,
@@ -29,7 +31,7 @@ pub(crate) fn vectors() -> Vectors {
 }
 
 fn detect(widest: Vectors) -> Vectors {
-    let all = [Vectors::Avx512, Vectors::AvxVnni, Vectors::Avx2];
+    let all = [Vectors::Avx512, Vectors::AvxVnni, Vectors::Avx2, Vectors::NeonDot];
     all.into_iter().find(|vectors| *vectors <= widest && has(*vectors)).unwrap_or(Vectors::Baseline)
 }
 
@@ -39,7 +41,8 @@ fn has(vectors: Vectors) -> bool {
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c");
     avx2 && match vectors {
-        Vectors::Baseline | Vectors::Avx2 => true,
+        Vectors::Baseline | Vectors::NeonDot => false,
+        Vectors::Avx2 => true,
         Vectors::AvxVnni => is_x86_feature_detected!("avxvnni"),
         Vectors::Avx512 => {
             is_x86_feature_detected!("avx512f")
@@ -50,7 +53,12 @@ fn has(vectors: Vectors) -> bool {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn has(vectors: Vectors) -> bool {
+    vectors == Vectors::NeonDot && std::arch::is_aarch64_feature_detected!("dotprod")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn has(_: Vectors) -> bool {
     false
 }

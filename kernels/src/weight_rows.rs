@@ -5,12 +5,14 @@ use half::{bf16, slice::HalfBitsSliceExt};
 
 use crate::{
     Activations, DenseDtype, Weight, WeightData,
+    avx512::Avx512,
+    code_kernels::CodeKernels,
+    codes::{CodeRows, CodeWidth},
     int8_weight::int8_row,
     quantized_rows::{COLUMNS, GROUP},
+    stored::Stored,
     vectorized::vectorized,
 };
-#[cfg(target_arch = "x86_64")]
-use crate::{avx2::Avx2, avx512::Avx512, stored::Stored};
 
 /// Columns that share a scale in `Int4Group32`.
 const INT4_GROUP: usize = 32;
@@ -61,30 +63,26 @@ impl<'a> WeightRows<'a> {
 
     /// How it is multiplied with such activations on this CPU. Weights of 8 bits always take activations of 8 bits: who asked
     /// for them did not ask for exactness.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn product(self, activations: Activations) -> Product<'a> {
         let rounded = activations == Activations::Rounded;
-        match (self.code_blocks(), &self.weight.data, Avx512::detect()) {
-            (Some(codes), ..)
-                if Avx2::detect().is_some() && (rounded || matches!(codes.width, CodeWidth::Eight)) =>
-            {
-                Product::Codes(codes)
-            }
-            (_, WeightData::Dense { dtype: DenseDtype::Bf16, bytes }, Some(avx512)) => {
-                if rounded && avx512.has_bf16() { Product::Bf16Pairs(bytes) } else { Product::Bf16(bytes) }
+        if let (Some(codes), Some(kernels)) = (self.codes(), CodeKernels::detect())
+            && (rounded || matches!(codes.width, CodeWidth::Eight))
+        {
+            return Product::Codes(kernels, codes);
+        }
+        match (&self.weight.data, Avx512::detect()) {
+            (WeightData::Dense { dtype: DenseDtype::Bf16, bytes }, Some(avx512)) => {
+                if rounded && avx512.has_bf16() {
+                    Product::Bf16Pairs(avx512, bytes)
+                } else {
+                    Product::Bf16(avx512, bytes)
+                }
             }
             _ => Product::Widened,
         }
     }
 
-    /// How it is multiplied on this CPU.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn product(self, _: Activations) -> Product<'a> {
-        Product::Widened
-    }
-
     /// Where its rows are stored.
-    #[cfg(target_arch = "x86_64")]
     pub(crate) fn stored(self) -> Stored {
         let rows = self.rows().max(1);
         let mut parts = self.weight.parts().map(|bytes| &**bytes);
@@ -93,8 +91,7 @@ impl<'a> WeightRows<'a> {
     }
 
     /// Codes of rows that are whole blocks of 128 columns, with bf16 scales.
-    #[cfg(target_arch = "x86_64")]
-    fn code_blocks(self) -> Option<CodeBlocks<'a>> {
+    fn codes(self) -> Option<CodeRows<'a>> {
         let columns = self.columns();
         let (width, codes, scales) = match &self.weight.data {
             WeightData::Int4Group32 { packed, scales, scale_dtype: DenseDtype::Bf16 } => {
@@ -103,7 +100,7 @@ impl<'a> WeightRows<'a> {
             WeightData::Int8Group32 { codes, scales } => (CodeWidth::Eight, codes, scales),
             _ => return None,
         };
-        columns.is_multiple_of(COLUMNS).then_some(CodeBlocks { width, codes, scales, columns })
+        columns.is_multiple_of(COLUMNS).then(|| CodeRows::new(width, codes, scales, columns))
     }
 
     /// These rows, one after the other, if they are stored in bf16 where numbers of 16 bits may lie.
@@ -144,63 +141,16 @@ impl<'a> WeightRows<'a> {
     }
 }
 
-/// Bits of a code.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) enum CodeWidth {
-    /// Lowest nibble first, stored as `q + 8`.
-    Four,
-    /// Those of a block's even columns, then those of its odd ones, stored as `q + 128`.
-    Eight,
-}
-
-/// Rows of codes, in blocks of 128 columns, with a bf16 scale for each 32.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct CodeRows<'a> {
-    pub(crate) width: CodeWidth,
-    pub(crate) codes: &'a [u8],
-    pub(crate) scales: &'a [u8],
-}
-
-/// What a weight is multiplied as.
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "needs vectors of x86-64"))]
+/// What a weight is multiplied as, and by what.
 pub(crate) enum Product<'a> {
     /// Codes, with activations of 8 bits.
-    Codes(CodeBlocks<'a>),
+    Codes(CodeKernels, CodeRows<'a>),
     /// bf16, with activations in bf16: the bytes of all rows.
-    Bf16Pairs(&'a [u8]),
+    Bf16Pairs(Avx512, &'a [u8]),
     /// bf16, with f32: the bytes of all rows.
-    Bf16(&'a [u8]),
+    Bf16(Avx512, &'a [u8]),
     /// f32, made from some rows at a time.
     Widened,
-}
-
-/// The bytes of all rows of a weight of codes.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(crate) struct CodeBlocks<'a> {
-    width: CodeWidth,
-    codes: &'a [u8],
-    scales: &'a [u8],
-    columns: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<'a> CodeBlocks<'a> {
-    /// Some of the rows.
-    pub(crate) fn features(self, range: std::ops::Range<usize>) -> CodeRows<'a> {
-        let codes = match self.width {
-            CodeWidth::Four => self.columns / 2,
-            CodeWidth::Eight => self.columns,
-        };
-        let scales = self.columns / GROUP * 2;
-        CodeRows {
-            width: self.width,
-            codes: &self.codes[range.start * codes..range.end * codes],
-            scales: &self.scales[range.start * scales..range.end * scales],
-        }
-    }
 }
 
 /// Little-endian numbers of `dtype`, as f32.

@@ -1,8 +1,8 @@
 //! Products with many rows: weights are laid out anew, so that each lane has a feature of its own.
 //!
 //! A number of a row then meets the weights of many features at once, and nothing has to be moved between lanes. The layout is made
-//! once for all rows. With AVX-512, every partial sum is the one that a format's own tile makes, over the same columns in the same order,
-//! and they are added in the same order: results agree to the last bit, so that a row's numbers do not depend on how many rows there are.
+//! once for all rows. With AVX-512 and NEON, every partial sum is the one that a format's own tile makes, over the same columns in the
+//! same order, and they are added in the same order: results agree to the last bit, so that a row's numbers do not depend on how many rows there are.
 
 #![allow(unsafe_code, reason = "layouts are compiled for CPU features that their callers prove")]
 

@@ -2,19 +2,19 @@
 
 use half::bf16;
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::{Avx512, SplitRows};
-use crate::cpu::RowsRef;
+use crate::{
+    avx512::{Avx512, SplitRows},
+    cpu::RowsRef,
+};
 
 /// Proof that it can be computed here.
 #[derive(Clone, Copy)]
-pub(crate) struct WidenedAttention(#[cfg(target_arch = "x86_64")] Avx512);
+pub(crate) struct WidenedAttention(Avx512);
 
 /// Queries, as scores take them.
 #[derive(Default)]
-pub(crate) struct SplitQueries(#[cfg(target_arch = "x86_64")] SplitRows);
+pub(crate) struct SplitQueries(SplitRows);
 
-#[cfg(target_arch = "x86_64")]
 impl WidenedAttention {
     /// `None` on other CPUs.
     pub(crate) fn detect() -> Option<Self> {
@@ -50,28 +50,5 @@ impl WidenedAttention {
         (terms, next): (&[&[bf16]], &[&[bf16]]),
     ) {
         self.0.add_widened(out, weights, terms, next);
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl WidenedAttention {
-    pub(crate) fn detect() -> Option<Self> {
-        None
-    }
-
-    pub(crate) fn split(self, _: RowsRef<'_>, _: &mut SplitQueries) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn score(self, _: &SplitQueries, _: (&[&[bf16]], &[&[bf16]]), _: &mut [f32]) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn prefetch(self, _: &[bf16]) {
-        unreachable!("not detected");
-    }
-
-    pub(crate) fn add_weighted(self, _: (&mut [f32], usize), _: RowsRef<'_>, _: (&[&[bf16]], &[&[bf16]])) {
-        unreachable!("not detected");
     }
 }

@@ -1,6 +1,6 @@
 //! The same comparisons with vectors no wider than AVX2, on CPUs that have wider ones.
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 #[expect(clippy::float_cmp, reason = "some results are exact")]
 mod equality {
     mod attention;

@@ -1,6 +1,6 @@
 //! The same comparisons with AVX2 and its dot products of bytes, on CPUs that have these and wider vectors.
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 #[expect(clippy::float_cmp, reason = "some results are exact")]
 mod equality {
     mod attention;

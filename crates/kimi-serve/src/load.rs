@@ -108,7 +108,7 @@ pub(crate) fn load(
     }
     if engine.dense == Dense::Int8 && !kimi_k2::multiplies_bytes() {
         warn!(
-            "--dense int8 gains nothing on this CPU, which has neither AVX2 nor AVX-512 VNNI: leave it out"
+            "--dense int8 gains nothing on this CPU, which has no dot products of bytes (AVX2, AVX-512 VNNI, ARM's dotprod): leave it out"
         );
     }
     let (name, files) = resolve(model, &report)?;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{
-    BYTES, Coded, CodedRows, CodedVnni, Codes, Int4, Int4Vnni, Int8, Int8Vnni, SCALES, load, nibbles, signed,
+    BYTES, CodeRows, Coded, CodedVnni, Codes, Int4, Int4Vnni, Int8, Int8Vnni, SCALES, load, nibbles, signed,
 };
 use crate::{
     product::FEW_ROWS,
@@ -269,7 +269,7 @@ macro_rules! wide {
 
             #[target_feature(enable = $features)]
             unsafe fn lay_out(
-                CodedRows { codes, scales }: CodedRows<'_>,
+                CodeRows { codes, scales, .. }: CodeRows<'_>,
                 inputs: Range<usize>,
                 columns: &mut [Self::Columns],
                 ahead: Option<Stored>,
@@ -284,11 +284,7 @@ macro_rules! wide {
                             packed[lane] = &codes.items[row * codes.count + block * bytes..][..bytes];
                             scale[lane] = &scales.items[row * scales.count..].as_chunks().0[block];
                             if let Some(ahead) = ahead {
-                                let place = block * FEATURES + v * LANES + lane;
-                                ahead.ask(place * bytes, bytes);
-                                if lane == 0 {
-                                    ahead.ask_scales(place * SCALES, LANES * SCALES);
-                                }
+                                ahead.ask_block(block * FEATURES + v * LANES + lane, bytes);
                             }
                         }
                         // SAFETY: as this function's.

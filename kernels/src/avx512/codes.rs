@@ -19,20 +19,15 @@ use std::{
 
 use super::{CodeRows, Stored, load_bytes};
 use crate::{
-    quantized_rows::{Block, COLUMNS, GROUP},
+    codes::SCALES,
+    quantized_rows::{Block, COLUMNS},
     tiles::{Format, PerFeature},
 };
 
-/// Bytes of a block's scales.
-pub(super) const SCALES: usize = COLUMNS / GROUP * 2;
-
 /// How a block's codes lie.
-///
-/// # Safety
-/// [`Self::Packed`] is made of arrays of bytes, so that any bytes are one.
-pub(super) unsafe trait Codes: Copy {
-    /// All of them.
-    type Packed: Copy;
+pub(super) trait Codes: Copy {
+    /// All of them: arrays of bytes.
+    type Packed: bytemuck::Pod;
 
     /// Those of the even columns and of the odd ones, a byte each.
     ///
@@ -50,8 +45,7 @@ pub(super) struct Int4;
 #[derive(Clone, Copy)]
 pub(super) struct Int8;
 
-// SAFETY: an array of bytes.
-unsafe impl Codes for Int4 {
+impl Codes for Int4 {
     type Packed = [u8; COLUMNS / 2];
     const STEPS: i32 = 1;
 
@@ -62,8 +56,7 @@ unsafe impl Codes for Int4 {
     }
 }
 
-// SAFETY: two arrays of bytes.
-unsafe impl Codes for Int8 {
+impl Codes for Int8 {
     type Packed = [[u8; COLUMNS / 2]; 2];
     const STEPS: i32 = 16;
 
@@ -93,16 +86,10 @@ pub(super) struct CodedWeights<'a, K: Codes> {
 }
 
 impl<'a, K: Codes> CodedWeights<'a, K> {
-    /// Rows of `blocks` whole blocks.
-    pub(super) fn new(weights: CodeRows<'a>, blocks: usize) -> Self {
-        let count = weights.codes.len() / size_of::<K::Packed>();
-        // SAFETY: any bytes are packed codes, and so many of them lie in the slice.
-        let codes = unsafe { std::slice::from_raw_parts(weights.codes.as_ptr().cast(), count) };
-        let scales = weights.scales.as_chunks().0;
-        Self {
-            codes: PerFeature { items: codes, count: blocks },
-            scales: PerFeature { items: scales, count: blocks },
-        }
+    /// The blocks of these rows.
+    pub(super) fn new(weights: CodeRows<'a>) -> Self {
+        let (count, (codes, scales)) = (weights.row_blocks(), weights.blocks());
+        Self { codes: PerFeature { items: codes, count }, scales: PerFeature { items: scales, count } }
     }
 }
 
@@ -117,11 +104,11 @@ impl<K: Codes + 'static> Format for Coded<K> {
     }
 
     fn stored(CodedWeights { codes, scales }: Self::Weights<'_>) -> Stored {
-        // SAFETY: packed codes are bytes.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(codes.items.as_ptr().cast(), size_of_val(codes.items)) };
         let row = codes.count * size_of::<K::Packed>();
-        Stored::new((bytes, row), (scales.items.as_flattened(), scales.count * SCALES))
+        Stored::new(
+            (bytemuck::cast_slice(codes.items), row),
+            (scales.items.as_flattened(), scales.count * SCALES),
+        )
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -149,12 +136,7 @@ impl<K: Codes + 'static> Format for Coded<K> {
                     )
                 };
                 if let Some(ahead) = ahead {
-                    let bytes = size_of::<K::Packed>();
-                    ahead.ask((block * 4 + f) * bytes, bytes);
-                    // A line of scales is that of eight blocks.
-                    if f == 0 && block % 2 == 0 {
-                        ahead.ask_scales(block * 4 * SCALES, 8 * SCALES);
-                    }
+                    ahead.ask_block(block * 4 + f, size_of::<K::Packed>());
                 }
                 (even[f], odd[f]) = unsafe { K::unpack(packed) };
                 scales[f] = *scale;

@@ -18,11 +18,12 @@ use std::{
 
 use super::{
     FEATURES, LANES, PerLane, Stored, VECTORS,
-    codes::{Coded, CodedWeights, Codes, Int4, Int8, SCALES, nibbles},
+    codes::{Coded, CodedWeights, Codes, Int4, Int8, nibbles},
     load_bytes,
     transpose::transpose,
 };
 use crate::{
+    codes::SCALES,
     quantized_rows::{Block, COLUMNS, GROUP},
     wide::{Scratch, Wide},
 };
@@ -146,12 +147,7 @@ impl<K: Lanes> Wide for Coded<K> {
                     let at = (v * LANES + lane).min(last) * blocks + block;
                     (packed[lane], scale[lane]) = (&codes.items[at], scales.items[at]);
                     if let Some(ahead) = ahead {
-                        let bytes = size_of::<K::Packed>();
-                        let line = block * FEATURES + v * LANES + lane;
-                        ahead.ask(line * bytes, bytes);
-                        if lane % 8 == 0 {
-                            ahead.ask_scales(line * SCALES, 8 * SCALES);
-                        }
+                        ahead.ask_block(block * FEATURES + v * LANES + lane, size_of::<K::Packed>());
                     }
                 }
                 // SAFETY: as this function's.
