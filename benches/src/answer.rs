@@ -86,7 +86,7 @@ impl Recording {
             self.done = true;
             return Ok(());
         }
-        let chunk: Chunk = serde_json::from_slice(data).context("an event of the stream is not a chunk")?;
+        let chunk: Chunk = serde_json::from_slice(data).context("an event of the stream is not JSON")?;
         if let Some(error) = chunk.error {
             bail!("the stream ended with an error: {error}");
         }

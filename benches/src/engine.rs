@@ -139,7 +139,7 @@ impl Engine {
 
     fn measure(&self, model: &KimiModel, case: Case) -> Result<Round> {
         // What is read to measure the memory is given back before the model's own is counted.
-        let bandwidth = Memory::new().bandwidth() * 1e9;
+        let bandwidth = Memory::new()?.bandwidth() * 1e9;
         let operations = peak(if self.exact { Multiplication::F32 } else { Multiplication::Int8 });
         let run = || case.run(model, self.kv_dtype.into());
         let quiet = run()?;

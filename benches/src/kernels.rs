@@ -71,7 +71,7 @@ impl Kernels {
     pub(crate) fn run(&self) -> Result<String> {
         self.threads.map(use_threads);
         self.vectors.map(|widest| use_vectors(widest.into()));
-        let memory = Memory::new();
+        let memory = Memory::new()?;
         let mut rows = Vec::new();
         for format in FORMATS.iter().filter(|format| format.name.contains(&self.only)) {
             let weights = self.rotation(format.make);

@@ -1,6 +1,8 @@
 //! The same comparisons with vectors no wider than AVX2, on CPUs that have wider ones.
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#![cfg(target_arch = "x86_64")]
+
+#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "some results are exact")]
 mod equality {
     mod attention;

@@ -1,6 +1,8 @@
 //! The same comparisons with AVX2 and its dot products of bytes, on CPUs that have these and wider vectors.
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#![cfg(target_arch = "x86_64")]
+
+#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "some results are exact")]
 mod equality {
     mod attention;

@@ -1,4 +1,4 @@
-//! Hop 7b of 9, for all sequences of a step: from logits to tokens.
+//! From the logits of a step to the tokens of all its sequences.
 
 use std::collections::HashMap;
 
