@@ -32,7 +32,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     let secret = args.kv_disk.as_deref().map(config::cache_secret).transpose()?;
     let app = App::new(config::app(&args, keys, secret, render)?);
     let grace = Duration::from_secs(args.grace);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(http_threads()).enable_all().build()?;
     let result = runtime.block_on(async move {
         tokio::spawn(sum_up(prometheus));
         let listener = TcpListener::bind(address).await.with_context(|| {
@@ -50,6 +51,12 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
     // A load that a signal interrupted may still run on the blocking pool; nothing waits for it.
     runtime.shutdown_background();
     result
+}
+
+/// Threads that read requests and write answers: few, since the cores are the model's, and what takes long is done elsewhere (the
+/// blocking pool of `kimi-http`).
+fn http_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 16))
 }
 
 /// Histograms keep every sample until somebody adds them up: `/metrics` when it is read, and this when nobody reads it.
